@@ -1,0 +1,31 @@
+# Needs: the weights of every stage of every model, and the evaluation sets.
+# Makes: accuracies with their intervals, and every prediction.
+
+
+# Needs: one stage of one model, all evaluation sets.
+# Makes: a row per evaluation set, and a row per prediction.
+rule evaluate:
+    input:
+        manifests=plan.evaluation_manifests,
+        samples=ancient(plan.evaluation_samples),
+        weights="<results>/models/{model}/{stage}/weights.pt",
+    output:
+        evaluations="<results>/evaluations/{model}/{stage}.parquet",
+        predictions="<results>/predictions/{model}/{stage}.parquet",
+    log:
+        "<results>/logs/evaluate/{model}/{stage}.log",
+    benchmark:
+        "<results>/benchmarks/evaluate/{model}/{stage}.tsv"
+    params:
+        settings=plan.evaluate,
+    conda:
+        "../../envs/semisup.yaml"
+    shell:
+        "python -m semisup.steps.evaluate"
+        " --settings {params.settings:q}"
+        " --manifests {input.manifests:q}"
+        " --weights {input.weights:q}"
+        " --evaluations {output.evaluations:q}"
+        " --predictions {output.predictions:q}"
+        " --workers {threads}"
+        " > {log:q} 2>&1"

@@ -1,0 +1,72 @@
+# Needs: the scores of every part of U, and what must not be selected.
+# Makes: the selection, as a table and as WebDataset shards.
+
+
+# Needs: scores, duplicates, copies, and the person's review of the duplicates, if any.
+# Makes: the best images of each class. The summary is small, so Snakemake compares its content:
+#        a selection that comes out the same makes nothing stale.
+rule select:
+    input:
+        scores=plan.selection_scores,
+        manifests=plan.selection_manifests,
+        samples=ancient(plan.selection_samples),
+        classes=plan.selection_classes,
+        pairs=plan.selection_pairs,
+        copies=plan.selection_copies,
+        reviewed=plan.reviewed,
+    output:
+        selection="<results>/selections/{selection}/selection.parquet",
+        removed="<results>/selections/{selection}/removed.parquet",
+        summary="<results>/selections/{selection}/summary.json",
+    log:
+        "<results>/logs/select/{selection}.log",
+    benchmark:
+        "<results>/benchmarks/select/{selection}.tsv"
+    params:
+        settings=plan.select,
+    conda:
+        "../../envs/semisup.yaml"
+    shell:
+        "python -m semisup.steps.select"
+        " --settings {params.settings:q}"
+        " --first-scores {input.scores[0]:q}"
+        " --first-manifest {input.manifests[0]:q}"
+        " --classes {input.classes:q}"
+        " --pairs {input.pairs:q}"
+        " --copies {input.copies:q}"
+        " --reviewed {input.reviewed:q}"
+        " --selection {output.selection:q}"
+        " --removed {output.removed:q}"
+        " --summary {output.summary:q}"
+        " > {log:q} 2>&1"
+
+
+# Needs: the selection and the tars it was chosen from.
+# Makes: its shards, a sample for each class an image was selected for, and their index.
+rule pack_selection:
+    input:
+        summary="<results>/selections/{selection}/summary.json",
+        selection=ancient("<results>/selections/{selection}/selection.parquet"),
+        manifests=plan.selection_manifests,
+        samples=ancient(plan.selection_samples),
+    output:
+        tars=directory("<results>/shards/{selection}/tars"),
+        manifest="<results>/shards/{selection}/manifest-00000.json",
+        samples="<results>/shards/{selection}/samples-00000.parquet",
+    log:
+        "<results>/logs/pack_selection/{selection}.log",
+    benchmark:
+        "<results>/benchmarks/pack_selection/{selection}.tsv"
+    params:
+        settings=plan.pack_selection,
+    conda:
+        "../../envs/semisup.yaml"
+    shell:
+        "python -m semisup.steps.pack_selection"
+        " --settings {params.settings:q}"
+        " --selection {input.selection:q}"
+        " --first-manifest {input.manifests[0]:q}"
+        " --tars {output.tars:q}"
+        " --manifest {output.manifest:q}"
+        " --samples {output.samples:q}"
+        " > {log:q} 2>&1"

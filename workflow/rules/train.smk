@@ -1,0 +1,75 @@
+# Needs: an indexed dataset or a packed selection, and the weights to start from, if any.
+# Makes: the weights of each stage of each model, and a table of how the training went.
+
+
+# Needs: a local checkpoint, or the network for torchvision's weights.
+# Makes: the same weights with their classes and image size, as every other stage writes them.
+rule import_weights:
+    input:
+        plan.weights_file,
+    output:
+        weights="<results>/models/{model}/imported/weights.pt",
+        classes="<results>/models/{model}/imported/classes.txt",
+    log:
+        "<results>/logs/import_weights/{model}.log",
+    benchmark:
+        "<results>/benchmarks/import_weights/{model}.tsv"
+    params:
+        settings=plan.import_weights,
+    conda:
+        "../../envs/semisup.yaml"
+    shell:
+        "python -m semisup.steps.import_weights"
+        " --settings {params.settings:q}"
+        " --weights {output.weights:q}"
+        " --classes {output.classes:q}"
+        " > {log:q} 2>&1"
+
+
+# Needs: labelled images. Checkpoints are no declared outputs: they survive a killed job.
+# Makes: a teacher, or a supervised baseline.
+rule train:
+    input:
+        manifests=plan.training_data,
+        samples=ancient(plan.training_samples),
+        init=plan.initial_weights,
+    output:
+        weights="<results>/models/{model}/{stage}/weights.pt",
+        classes="<results>/models/{model}/{stage}/classes.txt",
+        metrics="<results>/models/{model}/{stage}/metrics.parquet",
+    log:
+        "<results>/logs/{stage}/{model}.log",
+    benchmark:
+        "<results>/benchmarks/{stage}/{model}.tsv"
+    params:
+        settings=plan.train,
+    threads: 8
+    wildcard_constraints:
+        stage="train",
+    conda:
+        "../../envs/semisup.yaml"
+    shell:
+        "python -m semisup.steps.train"
+        " --settings {params.settings:q}"
+        " --manifests {input.manifests:q}"
+        " --init {input.init:q}"
+        " --checkpoints $(dirname {output.weights:q})/checkpoints"
+        " --weights {output.weights:q}"
+        " --classes {output.classes:q}"
+        " --metrics {output.metrics:q}"
+        " --workers {threads}"
+        " > {log:q} 2>&1"
+
+
+# Needs: a packed selection.
+# Makes: a student that knows what its teacher chose.
+use rule train as pretrain with:
+    wildcard_constraints:
+        stage="pretrain",
+
+
+# Needs: labelled images and the weights of the stage before.
+# Makes: the student.
+use rule train as finetune with:
+    wildcard_constraints:
+        stage="finetune",

@@ -1,0 +1,54 @@
+"""Training states on disk: whole or absent, the newest whole one wins, another run's are ignored."""
+
+import hashlib
+import io
+import logging
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from semisup import tables
+
+log = logging.getLogger("semisup")
+
+KEPT = 2
+NAME = re.compile(r"step-(\d{10})-([0-9a-f]{16})\.pt")
+
+
+def save(folder: Path, step: int, state: dict[str, Any]) -> None:
+    """Write the state after ``step`` steps and keep the two newest. The name holds the digest."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    digest = hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]
+    tables.write_bytes(folder / f"step-{step:010d}-{digest}.pt", buffer.getvalue())
+    for path in _newest_first(folder)[KEPT:]:
+        path.unlink()
+
+
+def load(folder: Path) -> dict[str, Any] | None:
+    """The newest state whose bytes are those written, or None. A damaged one is logged."""
+    for path in _newest_first(folder):
+        content = path.read_bytes()
+        if path.name[16:32] == hashlib.sha256(content).hexdigest()[:16]:
+            state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
+            return state
+        log.warning("%s is damaged; trying the checkpoint before it", path)
+    return None
+
+
+def keep_only(folder: Path) -> None:
+    """Remove the checkpoints of other runs (siblings of this run's folder), and leftovers."""
+    for other in folder.parent.iterdir() if folder.parent.is_dir() else []:
+        if other != folder:
+            shutil.rmtree(other)
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink()
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted((p for p in folder.iterdir() if NAME.fullmatch(p.name)), reverse=True)

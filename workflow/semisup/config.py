@@ -1,0 +1,257 @@
+"""The whole configuration as typed, documented models: every key, its default, its meaning.
+
+This is the only definition: ``docs/config.md`` and ``docs/config.schema.json`` are generated
+from it (``make docs``), the checks across keys are in :mod:`semisup.checks`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+"""A name given by the user: a letter, then letters, digits, ``_`` and ``-`` (it becomes a path)."""
+
+Arch = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Dataset(Section):
+    """Where samples are. Give exactly one of `shards`, `folder` and `builtin`."""
+
+    shards: str | list[str] | None = Field(
+        None,
+        description="WebDataset tars, in brace notation: `data/train-{000..099}.tar`. "
+        "The order of the shards is part of the identity of an image: append, never insert.",
+    )
+    folder: str | None = Field(
+        None,
+        description="A folder of images, written to tars by the pipeline. With labels, one "
+        "sub-folder per class, classes in sorted order.",
+    )
+    builtin: str | None = Field(
+        None,
+        description="A set the pipeline makes itself: `digits/SPLIT` (scikit-learn's, no download) "
+        "or `cifar10-N/SPLIT` (N labels), SPLIT one of labeled, unlabeled, validation, test.",
+    )
+    classes: int | list[str] | str | None = Field(
+        None,
+        description="Class names in the order of the class ids: a list, a text file with one name "
+        "a line, or just their number. Known for `folder` and `builtin`.",
+    )
+    labels: bool | None = Field(
+        None,
+        description="Whether `.cls` holds the class of each image. Default: true, but false for the "
+        "unlabelled dataset of a selection; true there only lets the report measure the "
+        "precision of the selection, nothing else reads it.",
+    )
+    num_shards: int = Field(8, ge=1, le=100_000, description="Tars to write for a `folder`.")
+    shards_per_part: int = Field(
+        100,
+        ge=1,
+        description="Consecutive shards handled by one job. Changing it re-indexes and re-scores; "
+        "aim at 500 to 2,000 parts of at least 10 minutes.",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Dataset":
+        given = [k for k in ("shards", "folder", "builtin") if getattr(self, k) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ValueError(f"give exactly one of shards, folder, builtin; found {found}")
+        return self
+
+
+class Training(Section):
+    """One training of a model."""
+
+    on: Name = Field(description="A labelled dataset, or a selection.")
+    recipe: Name = Field(description="Name of a recipe: your own or a preset.")
+
+
+class Model(Section):
+    """A network. Stages run in the order pretrain, finetune; or train alone. Any model can teach."""
+
+    arch: Arch | None = Field(
+        None,
+        description="A torchvision classifier (`resnet50`, `resnext101_32x8d`, ...) or a small one "
+        "for 32-pixel images: `cifar_resnet{6n+2}_w{width}` (`cifar_resnet8_w16`).",
+    )
+    image_size: int = Field(224, ge=8, le=4096, description="Side of the square input, pixels.")
+    resize: int | None = Field(
+        None,
+        ge=8,
+        description="Shorter side before the central crop at evaluation and scoring, pixels. "
+        "Default: image_size * 256 / 224.",
+    )
+    weights: str | None = Field(
+        None,
+        description="Start from these: `torchvision:IMAGENET1K_V2`, or a local checkpoint file.",
+    )
+    classes: int | list[str] | str | None = Field(
+        None, description="Class names of a local checkpoint in `weights`; torchvision's are known."
+    )
+    init: Name | None = Field(
+        None, description="Start from the final weights of this model (same arch): transfer."
+    )
+    baseline_of: Name | None = Field(
+        None,
+        description="Makes this the supervised baseline of that student: its arch, image size and "
+        "budget (images of all its stages together) replace this model's own.",
+    )
+    train: Training | None = Field(None, description="Train, with nothing before or after.")
+    pretrain: Training | None = Field(None, description="First stage of a student: on a selection.")
+    finetune: Training | None = Field(None, description="Last stage: on a labelled dataset.")
+
+    @model_validator(mode="after")
+    def _stages(self) -> "Model":
+        if self.train and (self.pretrain or self.finetune):
+            raise ValueError("give train alone, or pretrain and finetune, not both")
+        if self.weights and self.init:
+            raise ValueError("weights and init both say where to start: give one")
+        if not (self.train or self.pretrain or self.finetune or self.weights):
+            raise ValueError("nothing to do: give weights, train, pretrain or finetune")
+        if self.finetune and not (self.pretrain or self.weights or self.init):
+            raise ValueError("finetune needs a start: pretrain, weights or init")
+        if self.baseline_of and not self.train:
+            raise ValueError("a baseline needs train")
+        if self.baseline_of and self.arch:
+            raise ValueError("arch comes from the student named in baseline_of: remove it")
+        if not self.baseline_of and not self.arch:
+            raise ValueError("arch is missing")
+        if self.classes is not None and not self.weights:
+            raise ValueError("classes belongs to weights; here they come from the dataset")
+        return self
+
+
+class Selection(Section):
+    """D-hat: for each class, the best-scored images of an unlabelled dataset."""
+
+    teacher: Name = Field(description="The model whose scores rank the images.")
+    unlabeled: Name = Field(description="The dataset to select from.")
+    images_per_class: int = Field(ge=1, description="K: images kept for each class.")
+    classes_per_image: int | None = Field(
+        None,
+        ge=1,
+        description="P: classes an image may be selected for, its best ones. At most, and by default, "
+        "`score.classes_per_image`.",
+    )
+    min_score: float = Field(
+        0.0, ge=0, lt=1, description="Softmax probability an image must reach for its class."
+    )
+
+
+class Recipe(Section):
+    """Hyperparameters of one training. Schedules count images processed, not epochs."""
+
+    preset: Name | None = Field(
+        None, description="Start from this preset; the keys given here replace its own."
+    )
+    images: int = Field(ge=1, description="Budget: images processed, over all epochs.")
+    global_batch_size: int = Field(256, ge=1, description="Images per optimiser step, all devices.")
+    base_lr: float = Field(0.1, gt=0, description="Learning rate per 256 images of the batch.")
+    warmup_images: int = Field(
+        0, ge=0, description="Linear warm-up to the full rate, from that of a batch of 256."
+    )
+    schedule: Literal["cosine", "step", "constant"] = Field(
+        "cosine", description="After the warm-up: to zero by a cosine, or by equally spaced cuts."
+    )
+    decay_factor: float = Field(0.1, gt=0, lt=1, description="`step`: what a cut multiplies by.")
+    num_decays: int = Field(3, ge=1, description="`step`: number of cuts.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD.")
+    nesterov: bool = Field(False, description="Nesterov's form of the momentum.")
+    weight_decay: float = Field(1e-4, ge=0, description="On all parameters, as in the paper.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Of the softmax loss.")
+    crop: Literal["random_resized", "padded", "none"] = Field(
+        "random_resized",
+        description="random_resized: ImageNet's. padded: resize, pad by an eighth, crop (small "
+        "images). none: resize and central crop.",
+    )
+    flip: bool = Field(True, description="Mirror half of the images; false for digits or text.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16: autocast of the forward pass."
+    )
+
+
+class Score(Section):
+    """What scoring stores of the teacher's predictions."""
+
+    classes_per_image: int | None = Field(
+        None,
+        ge=1,
+        le=127,
+        description="P stored: selections may use any number up to it. Default: 10, or all classes "
+        "where there are fewer.",
+    )
+    batch_size: int = Field(
+        256, ge=1, description="Images per forward pass. May change the last bits of a score."
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Of the forward pass."
+    )
+
+
+class Remove(Section):
+    """Which recorded duplicates no selection may contain. An image is removed if any rule says so."""
+
+    closest: int = Field(
+        0, ge=0, description="The N images of U closest to an evaluation image (paper: 5,000)."
+    )
+    max_distance: float | None = Field(
+        None, ge=0, le=2, description="Images at most this far from an evaluation image."
+    )
+    reviewed: str | None = Field(
+        None,
+        description="CSV with columns shard_id, sample_index, decision (keep or remove): overrides "
+        "the two rules above.",
+    )
+    copies: bool = Field(
+        True, description="Byte-identical images within U: keep only the first by identity."
+    )
+
+
+class Duplicates(Section):
+    """Near-duplicates of evaluation images in U, and what to do about them."""
+
+    descriptor: Name = Field(description="The model whose features are compared (paper: ResNet-18).")
+    record_distance: float = Field(
+        0.6,
+        ge=0,
+        le=2,
+        description="Pairs at most this far apart are recorded; be generous, `remove` decides later.",
+    )
+    remove: Remove = Field(default_factory=Remove, description="Decides; changing it is cheap.")
+
+
+class Evaluate(Section):
+    """What the models are measured on; duplicates of these images are searched in U."""
+
+    on: list[Name] = Field(min_length=1, description="Labelled datasets.")
+    batch_size: int = Field(256, ge=1, description="Images per forward pass.")
+
+
+class Pack(Section):
+    """How a selection is written as WebDataset shards."""
+
+    samples_per_shard: int = Field(10_000, ge=1, description="Samples in each tar but the last.")
+
+
+class Config(Section):
+    """The configuration: things have names and refer to each other by name."""
+
+    results: str = Field("results", min_length=1, description="Folder of everything produced.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Of every random choice.")
+    datasets: dict[Name, Dataset] = Field(min_length=1, description="Where samples are.")
+    models: dict[Name, Model] = Field(min_length=1, description="Every network.")
+    selections: dict[Name, Selection] = Field(default_factory=dict, description="D-hat, by name.")
+    recipes: dict[Name, Recipe] = Field(
+        default_factory=dict, description="Hyperparameters of trainings; presets need no entry."
+    )
+    score: Score = Field(default_factory=Score, description="Scoring U.")
+    duplicates: Duplicates | None = Field(
+        None, description="Removal of near-duplicates of evaluation images; absent: none is made."
+    )
+    evaluate: Evaluate = Field(description="Measuring the models.")
+    pack: Pack = Field(default_factory=Pack, description="Writing selections as shards.")

@@ -1,0 +1,58 @@
+"""Image bytes to pixels: one decoder for every stage, failures with a kind and a reason."""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+MAX_PIXELS = 89_478_485
+"""Largest image decoded, in pixels: Pillow's own limit against decompression bombs."""
+
+
+class ImageError(Exception):
+    """An image that cannot be used: ``kind`` is its status, the message the reason."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+def decode(content: bytes) -> np.ndarray:
+    """RGB pixels as uint8 of shape (height, width, 3).
+
+    CMYK, palette, greyscale and alpha are converted; 16-bit grey keeps its upper byte. Raises
+    ImageError with kind ``empty``, ``not_an_image``, ``too_many_pixels`` (told by the header,
+    nothing is allocated), ``truncated_image`` or ``decode_error``.
+    """
+    if not content:
+        raise ImageError("empty", "the file has no bytes")
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as image:
+            warnings.simplefilter("ignore")
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(
+                    "too_many_pixels", f"{width} x {height} is more than {MAX_PIXELS:,} pixels"
+                )
+            image.load()
+            pixels = np.asarray(_to_rgb(image))
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError("not_an_image", "no known image format") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError("too_many_pixels", str(error)) from None
+    except Exception as error:  # Pillow's decoders raise anything on crafted bytes
+        kind = "truncated_image" if "truncated" in str(error) else "decode_error"
+        raise ImageError(kind, str(error) or type(error).__name__) from None
+    return pixels
+
+
+def _to_rgb(image: ImageFile.ImageFile) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow would clip everything above 255 to white
+        grey = np.asarray(image).astype(np.int64) >> 8
+        return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")

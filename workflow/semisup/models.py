@@ -1,0 +1,209 @@
+"""Networks by name, their weights on disk, and what they say about a batch of images."""
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.resnet import BasicBlock
+
+from semisup import tables, transforms
+from semisup.tables import DataError
+
+
+Predictor = Callable[[torch.Tensor], torch.Tensor]
+"""From uint8 images of shape (N, 3, H, W) to float32 of shape (N, ...), on the CPU."""
+
+
+class Weights(NamedTuple):
+    """A trained network with all that is needed to use it."""
+
+    arch: str
+    image_size: int
+    resize: int
+    classes: list[str]
+    state: dict[str, torch.Tensor]
+
+
+class CifarResNet(nn.Module):
+    """The residual network for 32-pixel images of He et al. (2016), section 4.2, of any width.
+
+    ``depth`` 6n + 2: three stages of n blocks of ``width``, 2 width and 4 width channels.
+    """
+
+    def __init__(self, depth: int, width: int, num_classes: int) -> None:
+        super().__init__()
+        blocks = (depth - 2) // 6
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
+        self.layers = nn.Sequential(
+            _stage(width, width, blocks, 1),
+            _stage(width, 2 * width, blocks, 2),
+            _stage(2 * width, 4 * width, blocks, 2),
+        )
+        self.fc = nn.Linear(4 * width, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.layers(self.stem(images_NCHW)).mean((2, 3)))
+
+
+def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
+    shortcut = None
+    if stride != 1 or channels_in != channels:
+        shortcut = nn.Sequential(
+            nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+        )
+    first = BasicBlock(channels_in, channels, stride, shortcut)
+    return nn.Sequential(first, *(BasicBlock(channels, channels) for _ in range(blocks - 1)))
+
+
+def build(arch: str, num_classes: int) -> nn.Module:
+    """A network with random weights from torch's global generator."""
+    if small := re.fullmatch(r"cifar_resnet(\d+)_w(\d+)", arch):
+        model: nn.Module = CifarResNet(int(small[1]), int(small[2]), num_classes)
+    else:
+        aux = {"aux_logits": False} if arch in ("googlenet", "inception_v3") else {}
+        init = {"init_weights": True} if aux else {}
+        model = torchvision.models.get_model(arch, num_classes=num_classes, **aux, **init)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def head_name(model: nn.Module) -> str:
+    """Name of the last linear (or 1x1 convolution) layer: what maps features to logits."""
+    heads = [n for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    return heads[-1]
+
+
+def save(path: Path, weights: Weights) -> None:
+    buffer = io.BytesIO()  # a file's own name would become part of its bytes
+    torch.save({"format": 1, **weights._asdict()}, buffer)
+    tables.write_bytes(path, buffer.getvalue())
+
+
+def write_classes(path: Path, classes: list[str]) -> None:
+    """Class names, one a line, for whoever needs them without the weights."""
+    tables.write_bytes(path, "".join(f"{name}\n" for name in classes).encode())
+
+
+def load(path: Path) -> Weights:
+    """Weights written by :func:`save`; raises DataError when they are not."""
+    content = read_checkpoint(path)
+    if not isinstance(content, dict) or content.pop("format", None) != 1:
+        raise DataError(f"{path}: not weights of this pipeline. Delete it and run again.")
+    return Weights(**content)
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Any checkpoint file, never executing code in it; raises DataError when unreadable."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is none of its own
+        reason = str(error).split("\n")[0][:200]
+        raise DataError(f"{path}: cannot be read as a PyTorch checkpoint ({reason}).") from None
+
+
+def restore(weights: Weights) -> nn.Module:
+    """The network with these weights."""
+    model = build(weights.arch, len(weights.classes))
+    load_state(model, weights.state, source="weights")
+    return model
+
+
+def load_state(model: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
+    """Load a state dict, all of it; raises DataError saying what does not fit."""
+    own = model.state_dict()
+    missing = [name for name in own if name not in state]
+    unexpected = [name for name in state if name not in own]
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if missing or unexpected or shapes:
+        found = [
+            f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for what, names in (
+                ("missing", missing),
+                ("unexpected", unexpected),
+                ("of another shape", shapes),
+            )
+            if names
+        ]
+        raise DataError(
+            f"{source} does not fit the network: {'; '.join(found)}. Check arch and classes."
+        )
+    model.load_state_dict(state)
+
+
+def start_from(model: nn.Module, weights: Weights, classes: list[str]) -> None:
+    """Begin with these weights; the last layer stays random where the classes differ."""
+    state = dict(weights.state)
+    if weights.classes != classes:
+        head = head_name(model)
+        own = model.state_dict()
+        state |= {name: own[name] for name in own if name.startswith(f"{head}.")}
+    load_state(model, state, source="the initial weights")
+
+
+def unwrap(checkpoint: Any) -> dict[str, torch.Tensor]:
+    """The state dict in the layouts people have: plain, under a name, with ``module.`` in front."""
+    for name in ("state_dict", "model", "state"):
+        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(name), dict):
+            checkpoint = checkpoint[name]
+    if not isinstance(checkpoint, dict):
+        raise DataError("the checkpoint holds no state dict.")
+    tensors = {k: v for k, v in checkpoint.items() if isinstance(v, torch.Tensor)}
+    if not tensors:
+        raise DataError("the checkpoint holds no tensors.")
+    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+
+
+def choose_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def predictor(weights: Weights, precision: str, workers: int) -> Predictor:
+    """A function from uint8 images (N, 3, H, W) to float32 logits (N, classes) on the CPU."""
+    torch.set_num_threads(max(workers, 1))
+    device = choose_device()
+    model = restore(weights).to(device).eval()
+
+    @torch.inference_mode()
+    def predict(images_NCHW: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = model(transforms.normalize(images_NCHW, device))
+        return logits.float().cpu()
+
+    return predict
+
+
+def describer(weights: Weights, workers: int) -> Predictor:
+    """A function from uint8 images to L2-normalised features: the input of the last layer, which
+    for a ResNet is pool5 (paper, section 4.1). float32 of shape (N, dimensions)."""
+    torch.set_num_threads(max(workers, 1))
+    device = choose_device()
+    model = restore(weights).to(device).eval()
+    caught: list[torch.Tensor] = []
+    head = model.get_submodule(head_name(model))
+    head.register_forward_pre_hook(lambda _, inputs: caught.append(_pool(inputs[0])))
+
+    @torch.inference_mode()
+    def describe(images_NCHW: torch.Tensor) -> torch.Tensor:
+        caught.clear()
+        model(transforms.normalize(images_NCHW, device))
+        return nn.functional.normalize(caught[0].float(), dim=1).cpu()
+
+    return describe
+
+
+def _pool(features: torch.Tensor) -> torch.Tensor:
+    """(N, C) from (N, C) or, where the last layer is a convolution, (N, C, H, W)."""
+    return features.mean((2, 3)) if features.dim() == 4 else features

@@ -1,0 +1,91 @@
+"""What a person should know before trusting the numbers: one sentence each."""
+
+from collections.abc import Iterator
+
+from semisup.plan import Plan
+from semisup.report.accounts import Account
+from semisup.report.accuracy import Line, students
+from semisup.report.failures import FailuresView
+from semisup.report.selections import SelectionView
+from semisup.report.training import Curve
+
+MAX_FAILURE_RATE = 0.05
+MAX_NAMES = 5
+
+
+def find_warnings(
+    plan: Plan,
+    lines: list[Line],
+    selections: list[SelectionView],
+    accounts: list[Account],
+    failures: list[FailuresView],
+    curves: list[Curve],
+) -> list[str]:
+    return [
+        *_missing_parts(plan, lines),
+        *(text for view in selections for text in _short_classes(view)),
+        *(
+            f"{100 * account.failure_rate:.1f} % of the samples of {account.name} failed."
+            for account in accounts
+            if account.failure_rate > MAX_FAILURE_RATE
+        ),
+        *(
+            f"{_names(view.lost_shards)} of {view.name}: not one usable sample."
+            for view in failures
+            if view.lost_shards
+        ),
+        *(
+            f"{line.num_failed:,} samples of {line.dataset} could not be evaluated by "
+            f"{line.model}/{line.stage}; they count neither as right nor as wrong."
+            for line in lines
+            if line.num_failed
+        ),
+        *(
+            f"{curve.failed:,} images were left out of the training of {curve.model}/{curve.stage}: "
+            "they could not be decoded."
+            for curve in curves
+            if curve.failed
+        ),
+    ]
+
+
+def _missing_parts(plan: Plan, lines: list[Line]) -> Iterator[str]:
+    config = plan.config
+    baselines = {model.baseline_of for model in config.models.values()}
+    for name in students(config):
+        if name not in baselines:
+            yield (
+                f"{name} has no baseline: add a model with baseline_of: {name} to see what the "
+                "unlabelled images brought."
+            )
+    if config.selections and not config.duplicates:
+        yield (
+            "No near-duplicates of evaluation images were looked for: what the students learned "
+            "from may contain them. Add the section duplicates."
+        )
+    remove = config.duplicates.remove if config.duplicates else None
+    if config.selections and remove and not (remove.closest or remove.max_distance or remove.reviewed):
+        yield "Near-duplicates were looked for, but no rule in duplicates.remove removes any."
+    if not lines:
+        yield "No model predicts the classes of the evaluation sets, so nothing was measured."
+
+
+def _short_classes(view: SelectionView) -> Iterator[str]:
+    empty = [c["class_name"] for c in view.short if not c["num_images"]]
+    short = [c["class_name"] for c in view.short if c["num_images"]]
+    if empty:
+        yield f"{view.name}: {_classes(empty)} got no image at all ({_names(empty)})."
+    if short:
+        yield (
+            f"{view.name}: {_classes(short)} got fewer than {view.images_per_class:,} images "
+            f"({_names(short)})."
+        )
+
+
+def _classes(names: list[str]) -> str:
+    return "1 class" if len(names) == 1 else f"{len(names):,} classes"
+
+
+def _names(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more

@@ -1,0 +1,152 @@
+"""Near-duplicates of evaluation images in U, and copies within it: what was found and removed."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+
+from semisup import plots, schemas, tables
+from semisup.config import Remove
+from semisup.plan import Plan
+from semisup.report.gallery import Picture, read_pictures
+from semisup.report.selections import read_rows
+
+MAX_PAIRS = 24
+MAX_COPIES = 8
+
+
+class Pair(NamedTuple):
+    """An image of U beside the evaluation image it is closest to."""
+
+    unlabeled: Picture
+    evaluation: Picture
+    key: str
+    evaluation_key: str
+    evaluation_dataset: str
+    distance: float
+    removed: bool
+
+
+class Copied(NamedTuple):
+    """An image whose bytes stand ``times`` more in U."""
+
+    picture: Picture
+    times: int
+
+
+class DuplicatesView(NamedTuple):
+    unlabeled: str
+    num_close: int
+    num_removed: int
+    record_distance: float
+    remove: Remove
+    figure: Markup
+    closest: list[Pair]
+    at_cut: list[Pair]
+    num_copies: int
+    num_copied: int
+    copied: list[Copied]
+
+
+def view_duplicates(plan: Plan, unlabeled: str) -> DuplicatesView:
+    """Reads identities and distances of all pairs, and the rest only of those shown."""
+    duplicates = plan.config.duplicates
+    assert duplicates is not None
+    path = Path(f"{plan.results}/duplicates/{unlabeled}/pairs.parquet")
+    table = tables.read_table(path, schemas.DUPLICATES, ["shard_id", "sample_index", "distance"])
+    identities = tables.identity(table)
+    # Pairs are sorted by distance: the first row of an image is its closest evaluation image.
+    rows = np.sort(np.unique(identities, return_index=True)[1])
+    distances = table["distance"].to_numpy()[rows]
+    removed = np.isin(identities[rows], _removed(plan, unlabeled))
+    closest, at_cut = choose_pairs(removed)
+    pairs = _pairs(plan, unlabeled, path, rows[[*closest, *at_cut]], removed[[*closest, *at_cut]])
+    num_copies, num_copied, copied = _view_copies(plan, unlabeled)
+    return DuplicatesView(
+        unlabeled=unlabeled,
+        num_close=len(rows),
+        num_removed=int(removed.sum()),
+        record_distance=duplicates.record_distance,
+        remove=duplicates.remove,
+        figure=plots.distance_histogram(distances, cuts_in_force(duplicates.remove, distances)),
+        closest=pairs[: len(closest)],
+        at_cut=pairs[len(closest) :],
+        num_copies=num_copies,
+        num_copied=num_copied,
+        copied=copied,
+    )
+
+
+def choose_pairs(removed: np.ndarray) -> tuple[list[int], list[int]]:
+    """Places, by distance, of the images shown: the closest, and those next to the cut."""
+    if len(removed) <= MAX_PAIRS:
+        return list(range(len(removed))), []
+    half = MAX_PAIRS // 2
+    cut = int(np.flatnonzero(removed).max(initial=-1)) + 1
+    if cut == 0:
+        return list(range(MAX_PAIRS)), []
+    start = min(max(half, cut - half // 2), len(removed) - half)
+    return list(range(half)), list(range(start, start + half))
+
+
+def cuts_in_force(remove: Remove, distances: np.ndarray) -> list[tuple[str, float]]:
+    """Name and place of each rule that removes images, given their distances in order."""
+    cuts = []
+    if remove.closest and len(distances):
+        last = float(distances[min(remove.closest, len(distances)) - 1])
+        cuts.append((f"closest {remove.closest:,}", last))
+    if remove.max_distance:
+        cuts.append((f"max_distance {remove.max_distance:g}", remove.max_distance))
+    return cuts
+
+
+def _removed(plan: Plan, unlabeled: str) -> np.ndarray:
+    """Identities removed as near-duplicates; every selection from U removes the same."""
+    name = next(n for n, s in plan.config.selections.items() if s.unlabeled == unlabeled)
+    path = Path(f"{plan.results}/selections/{name}/removed.parquet")
+    table = tables.read_table(path, schemas.REMOVED)
+    reasons = np.array(table["reason"].to_pylist(), dtype=str)
+    return tables.identity(table)[reasons == "duplicate_of_evaluation"]
+
+
+def _pairs(
+    plan: Plan, unlabeled: str, path: Path, rows: np.ndarray, removed: np.ndarray
+) -> list[Pair]:
+    order = rows.tolist()
+    found = read_rows(path, sorted(order), schemas.DUPLICATES.names)
+    details = dict(zip(sorted(order), found, strict=True))
+    ours = {row: _identity(details[row], "") for row in order}
+    theirs = {row: _identity(details[row], "evaluation_") for row in order}
+    pictures = read_pictures(plan, unlabeled, ours.values())
+    dataset = {row: str(details[row]["evaluation_dataset"]) for row in order}
+    by_dataset = {
+        name: read_pictures(plan, name, [theirs[row] for row in order if dataset[row] == name])
+        for name in set(dataset.values())
+    }
+    return [
+        Pair(
+            unlabeled=pictures[ours[row]],
+            evaluation=by_dataset[dataset[row]][theirs[row]],
+            key=details[row]["key"],
+            evaluation_key=details[row]["evaluation_key"],
+            evaluation_dataset=dataset[row],
+            distance=details[row]["distance"],
+            removed=bool(gone),
+        )
+        for row, gone in zip(order, removed, strict=True)
+    ]
+
+
+def _identity(row: dict[str, Any], prefix: str) -> int:
+    return int(row[f"{prefix}shard_id"]) << 32 | int(row[f"{prefix}sample_index"])
+
+
+def _view_copies(plan: Plan, unlabeled: str) -> tuple[int, int, list[Copied]]:
+    path = Path(f"{plan.results}/duplicates/{unlabeled}/copies.parquet")
+    table = tables.read_table(path, schemas.COPIES)
+    firsts, times = np.unique(tables.identity(table, "first_"), return_counts=True)
+    most = np.lexsort((firsts, -times))[:MAX_COPIES]
+    pictures = read_pictures(plan, unlabeled, firsts[most].tolist())
+    copied = [Copied(pictures[int(firsts[i])], int(times[i])) for i in most]
+    return len(table), len(firsts), copied

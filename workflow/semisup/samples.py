@@ -1,0 +1,97 @@
+"""The samples of a dataset by index: what they are, where they lie, their bytes."""
+
+import functools
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from semisup import images, schemas, tables, tars
+from semisup.tables import DataError
+
+MAX_OPEN_TARS = 64
+
+
+class Samples(NamedTuple):
+    """The samples of a dataset, all parts together, by identity."""
+
+    dataset: str
+    table: pa.Table
+    shard_paths: dict[int, str]
+
+    def read(self, row: int) -> bytes:
+        """The image bytes of a row; raises ImageError when the tar no longer holds them."""
+        offset, size = self.table["offset"][row].as_py(), self.table["size_bytes"][row].as_py()
+        return read_range(self.shard_paths[self.table["shard_id"][row].as_py()], offset, size)
+
+
+@functools.lru_cache(maxsize=MAX_OPEN_TARS)
+def _open(path: str, process: int) -> "_File":
+    return _File(path)
+
+
+class _File:
+    def __init__(self, path: str) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+def read_range(path: str, offset: int, size: int) -> bytes:
+    """``size`` bytes of a tar from ``offset``; raises ImageError with kind ``read_error``."""
+    try:
+        content = os.pread(_open(path, os.getpid()).descriptor, size, offset)
+    except OSError as error:
+        raise images.ImageError("read_error", f"{path}: {error.strerror}") from None
+    if len(content) != size:
+        raise images.ImageError("read_error", f"{path} ends before byte {offset + size}")
+    return content
+
+
+def samples_path(manifest: Path) -> Path:
+    """The samples table that stands beside a manifest."""
+    name = manifest.name.replace("manifest-", "samples-").removesuffix(".json")
+    return manifest.with_name(f"{name}.parquet")
+
+
+def read_samples(manifests: Iterable[Path]) -> Samples:
+    """The samples of one dataset from the manifests of its parts.
+
+    Raises DataError when a table is not the one its manifest was written with.
+    """
+    parts, shard_paths, dataset = [], {}, ""
+    for path in manifests:
+        manifest = tables.read_json(path)
+        dataset = manifest["dataset"]
+        if tables.file_sha256(samples_path(path)) != manifest["samples_sha256"]:
+            raise DataError(
+                f"{samples_path(path)}: not the table {path} was written with. "
+                "Delete both and run again."
+            )
+        parts.append(tables.read_table(samples_path(path), schemas.SAMPLES))
+        shard_paths |= {shard["shard_id"]: shard["path"] for shard in manifest["shards"]}
+    return Samples(dataset, pa.concat_tables(parts).unify_dictionaries(), shard_paths)
+
+
+def rows_with_status(samples: Samples, *statuses: str) -> np.ndarray:
+    """Rows whose status is one of these, as indices."""
+    status = samples.table["status"].cast(pa.string()).to_numpy(zero_copy_only=False)
+    return np.flatnonzero(np.isin(status.astype(str), statuses))
+
+
+def labelled_rows(samples: Samples) -> np.ndarray:
+    """Rows to learn from or to measure on: readable by the index, and labelled.
+
+    Raises DataError when there is none.
+    """
+    rows = rows_with_status(samples, tars.OK)
+    labelled = ~np.asarray(samples.table["label"].is_null())
+    rows = rows[labelled[rows]]
+    if len(rows) == 0:
+        raise DataError(f"dataset {samples.dataset!r} has no labelled image; see its samples table.")
+    return rows

@@ -1,0 +1,169 @@
+"""The schema of every Parquet table, in pipeline order.
+
+An image is identified by ``(shard_id, sample_index)``: the position of its shard in the
+dataset's list of shards and its position in that shard. Keys are for people; nothing joins on
+them. Columns are non-null unless said. The row order is part of each format.
+"""
+
+import pyarrow as pa
+
+
+def _field(name: str, type: pa.DataType, doc: str, nullable: bool = False) -> pa.Field:
+    return pa.field(name, type, nullable=nullable, metadata={"doc": doc})
+
+
+IDENTITY = [
+    _field("shard_id", pa.int32(), "position of the shard in the dataset's list of shards, from 0"),
+    _field("sample_index", pa.int32(), "position of the sample in its shard, from 0"),
+]
+
+STATUS = [
+    _field("status", pa.dictionary(pa.int8(), pa.string()), "ok, or the kind of failure"),
+    _field("reason", pa.string(), "the failure in words; empty when ok"),
+]
+
+# results/datasets/{dataset}/samples-{part}.parquet, and the same for packed selections.
+# Order: identity.
+SAMPLES = pa.schema(
+    [
+        *IDENTITY,
+        _field("key", pa.string(), "WebDataset key: the member's path up to the first dot"),
+        _field("extension", pa.string(), "of the image member, lower case: jpg, png, ...; or empty"),
+        _field("offset", pa.int64(), "first byte of the image in its tar; -1 without an image"),
+        _field("size_bytes", pa.int64(), "length of the image in bytes; 0 without an image"),
+        _field("content_hash", pa.binary(16), "first 128 bits of the image bytes' SHA-256"),
+        _field("label", pa.int32(), "class id from .cls; null where not labelled", nullable=True),
+        *STATUS,
+    ]
+)
+
+# results/features/{descriptor}/{dataset}.parquet. Order: identity.
+FEATURES = pa.schema(
+    [
+        *IDENTITY,
+        _field("feature", pa.list_(pa.float32()), "L2-normalised descriptor"),
+    ]
+)
+
+# results/duplicates/{unlabeled}/part-{part}.parquet and pairs.parquet.
+# Order: distance, identity, evaluation dataset, evaluation identity.
+DUPLICATES = pa.schema(
+    [
+        *IDENTITY,
+        _field("key", pa.string(), "key of the unlabelled image"),
+        _field("evaluation_dataset", pa.string(), "name of the evaluation dataset"),
+        _field("evaluation_shard_id", pa.int32(), "identity of the evaluation image"),
+        _field("evaluation_sample_index", pa.int32(), "identity of the evaluation image"),
+        _field("evaluation_key", pa.string(), "key of the evaluation image"),
+        _field("distance", pa.float32(), "Euclidean, between L2-normalised features: 0 to 2"),
+    ]
+)
+
+# results/duplicates/{unlabeled}/copies.parquet: byte-identical images within U. Order: identity.
+COPIES = pa.schema(
+    [
+        *IDENTITY,
+        _field("first_shard_id", pa.int32(), "identity of the first image with these bytes"),
+        _field("first_sample_index", pa.int32(), "identity of the first image with these bytes"),
+    ]
+)
+
+# results/scores/{teacher}/{unlabeled}/images-{part}.parquet: one row per sample, failures
+# included. Order: identity.
+IMAGES = pa.schema(
+    [
+        *IDENTITY,
+        _field("logsumexp", pa.float32(), "of all logits: logit = log softmax + logsumexp; 0 if failed"),
+        *STATUS,
+    ]
+)
+
+# results/scores/{teacher}/{unlabeled}/failures.parquet: the samples that have no scores.
+# Order: identity.
+FAILURES = pa.schema(
+    [
+        *IDENTITY,
+        _field("key", pa.string(), "key of the sample"),
+        _field("shard", pa.string(), "path of the tar that holds it"),
+        *STATUS,
+    ]
+)
+
+# results/scores/{teacher}/{unlabeled}/part-{part}.parquet: P rows per scored image.
+# Order: tier (one row group each) of the rank within the class in this part, class_id,
+# log_odds descending, identity.
+SCORES = pa.schema(
+    [
+        _field("class_id", pa.int16(), "predicted class"),
+        _field("log_odds", pa.float32(), "log(p / (1 - p)) of the softmax probability p"),
+        *IDENTITY,
+        _field("prediction_rank", pa.int8(), "1 = the image's best class, up to P"),
+    ]
+)
+
+# results/selections/{selection}/selection.parquet: D-hat. Order: class_id, class_rank.
+SELECTION = pa.schema(
+    [
+        _field("class_id", pa.int16(), "the class this image was selected for"),
+        _field("class_name", pa.string(), "its name"),
+        _field("class_rank", pa.int32(), "1 = the best image of the class"),
+        _field("score", pa.float32(), "softmax probability of the class"),
+        _field("log_odds", pa.float32(), "what ranks: log(p / (1 - p))"),
+        _field("prediction_rank", pa.int8(), "1 = the image's best class, up to P"),
+        *IDENTITY,
+        _field("key", pa.string(), "key of the image"),
+        _field("shard", pa.string(), "path of the tar that holds it"),
+    ]
+)
+
+# results/selections/{selection}/removed.parquet: images that may not be selected, once each.
+# Order: identity.
+REMOVED = pa.schema(
+    [
+        *IDENTITY,
+        _field("reason", pa.string(), "duplicate_of_evaluation or copy"),
+        _field("distance", pa.float32(), "to the closest evaluation image; null for a copy", nullable=True),
+    ]
+)
+
+# results/models/{model}/{stage}/metrics.parquet. Order: images.
+METRICS = pa.schema(
+    [
+        _field("step", pa.int64(), "optimiser steps so far"),
+        _field("images", pa.int64(), "images processed so far"),
+        _field("lr", pa.float64(), "learning rate in force"),
+        _field("loss", pa.float64(), "mean training loss since the row before"),
+        _field("top1", pa.float64(), "training accuracy since the row before, in [0, 1]"),
+        _field("failed", pa.int64(), "images that could not be decoded, so far"),
+    ]
+)
+
+# results/predictions/{model}/{stage}.parquet. Order: dataset, identity.
+PREDICTIONS = pa.schema(
+    [
+        _field("dataset", pa.string(), "evaluation dataset"),
+        *IDENTITY,
+        _field("label", pa.int32(), "ground truth"),
+        _field("class_id", pa.int32(), "predicted class"),
+        _field("score", pa.float32(), "its softmax probability"),
+        _field("label_rank", pa.int32(), "rank of the true class among the predictions, from 1"),
+    ]
+)
+
+# results/evaluations/{model}/{stage}.parquet, and all together results/evaluations.parquet.
+# Order: model, stage, dataset.
+EVALUATIONS = pa.schema(
+    [
+        _field("model", pa.string(), "name in the configuration"),
+        _field("stage", pa.string(), "imported, train, pretrain or finetune"),
+        _field("dataset", pa.string(), "evaluation dataset"),
+        _field("num_images", pa.int64(), "images evaluated"),
+        _field("num_failed", pa.int64(), "samples that could not be read or decoded"),
+        _field("top1", pa.float64(), "accuracy in [0, 1]"),
+        _field("top1_low", pa.float64(), "lower end of the 95 % Wilson interval"),
+        _field("top1_high", pa.float64(), "upper end of the 95 % Wilson interval"),
+        _field("top5", pa.float64(), "accuracy in [0, 1]"),
+        _field("top5_low", pa.float64(), "lower end of the 95 % Wilson interval"),
+        _field("top5_high", pa.float64(), "upper end of the 95 % Wilson interval"),
+    ]
+)

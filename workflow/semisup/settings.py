@@ -1,0 +1,135 @@
+"""What each step computes, as one typed value: exactly the configuration its result depends on.
+
+A rule hands it over as canonical JSON in its only parameter, so that Snakemake re-runs a job when,
+and only when, one of these values changes. How and where a step runs (workers, nodes, paths) is
+never in here. Raise a ``version`` when the step's results change for the same input.
+"""
+
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from semisup.config import Recipe, Remove
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def canonical(self) -> str:
+        """JSON with sorted keys: equal settings are equal text."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+
+
+class MakeDigits(Settings):
+    version: Literal[1] = 1
+    seed: int
+
+
+class MakeCifar10(Settings):
+    version: Literal[1] = 1
+    seed: int
+    num_labels: int
+
+
+class PackFolder(Settings):
+    version: Literal[1] = 1
+    folder: str
+    classes: list[str] | None
+    num_shards: int
+    stamp: str
+
+
+class IndexShards(Settings):
+    """``stamp`` changes when a tar may have changed; contents are then hashed again."""
+
+    version: Literal[1] = 1
+    dataset: str
+    part: int
+    first_shard: int
+    shards: list[str]
+    num_classes: int | None
+    stamp: str
+
+
+class ImportWeights(Settings):
+    version: Literal[1] = 1
+    arch: str
+    image_size: int
+    resize: int
+    weights: str
+    classes: list[str] | None
+
+
+class Train(Settings):
+    """``recipe.images`` is the budget in force, also for a budget-matched baseline."""
+
+    version: Literal[1] = 1
+    arch: str
+    image_size: int
+    resize: int
+    classes: list[str]
+    recipe: Recipe
+    seed: int
+
+
+class ExtractFeatures(Settings):
+    version: Literal[1] = 1
+
+
+class FindDuplicates(Settings):
+    version: Literal[1] = 1
+    record_distance: float
+
+
+class MergeDuplicates(Settings):
+    version: Literal[1] = 1
+    num_parts: int
+
+
+class FindCopies(Settings):
+    version: Literal[1] = 1
+    num_parts: int
+
+
+class ScoreShards(Settings):
+    version: Literal[1] = 1
+    classes_per_image: int
+    batch_size: int
+    precision: str
+
+
+class CountImages(Settings):
+    version: Literal[1] = 1
+    num_parts: int
+
+
+class Select(Settings):
+    version: Literal[1] = 1
+    num_parts: int
+    images_per_class: int
+    classes_per_image: int
+    min_score: float
+    remove: Remove | None
+
+
+class PackSelection(Settings):
+    version: Literal[1] = 1
+    num_parts: int
+    samples_per_shard: int
+    seed: int
+
+
+class Evaluate(Settings):
+    version: Literal[1] = 1
+    model: str
+    stage: str
+    datasets: list[str]
+    batch_size: int
+
+
+class Report(Settings):
+    """The whole configuration: the report shows it."""
+
+    version: Literal[1] = 1
+    config: dict[str, object]

@@ -1,0 +1,47 @@
+"""One module per command the rules run: arguments and files only; the computing is elsewhere.
+
+Each has a plain function ``main`` whose annotated parameters are its command line:
+``settings`` is one of :mod:`semisup.settings`, given as JSON; the others are paths and numbers.
+"""
+
+import argparse
+import inspect
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from semisup.settings import Settings
+from semisup.tables import DataError
+
+
+def run(main: Callable[..., None]) -> None:
+    """Call ``main`` with the arguments of the command line.
+
+    A DataError is printed as one message with exit status 1; anything else is a bug and keeps its
+    traceback.
+    """
+    logging.basicConfig(
+        format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr
+    )
+    parser = argparse.ArgumentParser(description=inspect.getdoc(main), allow_abbrev=False)
+    for name, parameter in inspect.signature(main).parameters.items():
+        _add_argument(parser, name, parameter.annotation, parameter.default)
+    try:
+        main(**vars(parser.parse_args()))
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _add_argument(parser: argparse.ArgumentParser, name: str, kind: Any, default: Any) -> None:
+    required = default is inspect.Parameter.empty
+    options: dict[str, Any] = {"required": required, "default": None if required else default}
+    if kind == list[Path]:
+        options |= {"type": Path, "nargs": "*"}
+    elif isinstance(kind, type) and issubclass(kind, Settings):
+        options |= {"type": kind.model_validate_json, "metavar": "JSON"}
+    else:
+        options |= {"type": kind}
+    parser.add_argument(f"--{name.replace('_', '-')}", **options)

@@ -1,0 +1,90 @@
+"""Prove that every sample of U has exactly one status, and list the failures."""
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from semisup import schemas, settings, tables, tars
+from semisup.samples import read_samples
+from semisup.steps import run
+from semisup.tables import DataError
+
+log = logging.getLogger("semisup")
+
+
+def main(
+    settings: settings.CountImages,
+    first_images: Path,
+    first_manifest: Path,
+    counts: Path,
+    failures: Path,
+) -> None:
+    """Compare each part's statuses with its manifest, shard by shard; write counts and failures.
+
+    Raises DataError naming the shard whose samples are not all accounted for.
+    """
+    statuses: Counter[str] = Counter()
+    failed = []
+    images_paths = tables.part_paths(first_images, settings.num_parts)
+    manifest_paths = tables.part_paths(first_manifest, settings.num_parts)
+    for images_path, manifest_path in zip(images_paths, manifest_paths, strict=True):
+        images = tables.read_table(images_path, schemas.IMAGES)
+        manifest = tables.read_json(manifest_path)
+        check_shards(images_path, images, manifest["shards"])
+        status = images["status"].cast(pa.string())
+        statuses.update(status.to_pylist())
+        failed.append(_failures(images, manifest_path, np.asarray(pc.not_equal(status, tars.OK))))
+    num_samples = sum(statuses.values())
+    tables.write_json(
+        counts,
+        {
+            "num_samples": num_samples,
+            "num_scored": statuses[tars.OK],
+            "statuses": dict(statuses),
+        },
+    )
+    names = schemas.FAILURES.names
+    columns = {name: np.concatenate([block[name] for block in failed]) for name in names}
+    tables.write_table(failures, columns, schemas.FAILURES)
+    log.info("%d samples: %s", num_samples, dict(statuses))
+
+
+def check_shards(path: Path, images: pa.Table, shards: list[dict[str, object]]) -> None:
+    """Each shard has the rows its manifest says, numbered without gap or repetition."""
+    identities = tables.identity(images)
+    expected = [
+        (np.int64(shard["shard_id"]) << 32) + np.arange(shard["num_samples"])  # type: ignore[call-overload]
+        for shard in shards
+    ]
+    for shard, wanted in zip(shards, expected, strict=True):
+        found = identities[identities >> 32 == shard["shard_id"]]
+        if not np.array_equal(found, wanted):
+            raise DataError(
+                f"{path}: shard {shard['path']} has {len(wanted)} samples, but {len(found)} rows. "
+                "Delete this file and run again."
+            )
+    if sum(map(len, expected)) != len(identities):
+        raise DataError(f"{path}: holds rows of shards that are not in its manifest.")
+
+
+def _failures(images: pa.Table, manifest: Path, failed: np.ndarray) -> dict[str, np.ndarray]:
+    samples = read_samples([manifest])
+    rows = np.flatnonzero(failed)
+    chosen = images.take(rows)
+    shard_ids = chosen["shard_id"].to_numpy()
+    return {
+        "shard_id": shard_ids,
+        "sample_index": chosen["sample_index"].to_numpy(),
+        "key": np.array(samples.table["key"].take(rows).to_pylist(), object),
+        "shard": np.array([samples.shard_paths[int(i)] for i in shard_ids], object),
+        "status": np.array(chosen["status"].cast(pa.string()).to_pylist(), object),
+        "reason": np.array(chosen["reason"].to_pylist(), object),
+    }
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,40 @@
+"""Make weights from elsewhere look like those of any other stage."""
+
+import logging
+from pathlib import Path
+
+import torchvision
+
+from semisup import models, settings
+from semisup.steps import run
+from semisup.tables import DataError
+
+log = logging.getLogger("semisup")
+
+
+def main(settings: settings.ImportWeights, weights: Path, classes: Path) -> None:
+    """Load torchvision's weights or a local checkpoint and write them with their classes."""
+    source, _, name = settings.weights.partition(":")
+    if source == "torchvision":
+        chosen = torchvision.models.get_model_weights(settings.arch)[name]
+        names = list(chosen.meta["categories"])
+        try:
+            state = chosen.get_state_dict(progress=False, check_hash=True)
+        except OSError as error:
+            raise DataError(
+                f"weights {settings.weights} of {settings.arch} could not be downloaded ({error}). "
+                "Download them elsewhere and name the file in `weights`."
+            ) from None
+    else:
+        names = settings.classes or []
+        state = models.unwrap(models.read_checkpoint(Path(settings.weights)))
+    model = models.build(settings.arch, len(names))
+    models.load_state(model, state, source=settings.weights)
+    shape = (settings.arch, settings.image_size, settings.resize)
+    models.save(weights, models.Weights(*shape, names, model.state_dict()))
+    models.write_classes(classes, names)
+    log.info("%s: %s with %d classes", settings.weights, settings.arch, len(names))
+
+
+if __name__ == "__main__":
+    run(main)

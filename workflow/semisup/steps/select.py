@@ -1,0 +1,230 @@
+"""Select the best images of each class over all parts of U, minus what must not be selected."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from semisup import schemas, settings, tables
+from semisup.config import Remove
+from semisup.samples import read_samples
+from semisup.selection import Ranked, closest_images, ranks_in_class, score_of, top_k
+from semisup.steps import run
+from semisup.tables import DataError
+
+log = logging.getLogger("semisup")
+
+DUPLICATE = "duplicate_of_evaluation"
+COPY = "copy"
+
+
+def main(
+    settings: settings.Select,
+    first_scores: Path,
+    first_manifest: Path,
+    classes: Path,
+    pairs: list[Path],
+    copies: list[Path],
+    reviewed: list[Path],
+    selection: Path,
+    removed: Path,
+    summary: Path,
+) -> None:
+    """Write the selection, the images it may not contain, and a summary of both.
+
+    ``classes``: the teacher's class names, one a line. ``pairs``, ``copies``, ``reviewed``: at most
+    one file each. Raises DataError when a reviewed image is unknown.
+    """
+    manifests = tables.part_paths(first_manifest, settings.num_parts)
+    removal = removed_images(settings.remove, pairs, copies, reviewed, manifests)
+    _write_removed(removed, removal)
+
+    class_names = classes.read_text(encoding="utf-8").splitlines()
+    counts: Counter[str] = Counter()
+    parts = tables.part_paths(first_scores, settings.num_parts)
+    blocks = _candidates(parts, settings, removal["identity"].to_numpy(), counts)
+    chosen = top_k(blocks, len(class_names), settings.images_per_class)
+    _write_selection(selection, chosen, class_names, manifests)
+
+    per_class = np.bincount(chosen.class_id, minlength=len(class_names))
+    cuts = _cuts(chosen, len(class_names))
+    tables.write_json(
+        summary,
+        {
+            "selection_sha256": tables.file_sha256(selection),
+            "num_rows": len(chosen.identity),
+            "num_distinct": len(np.unique(chosen.identity)),
+            "num_scored": counts["scored"],
+            "num_candidates": counts["candidates"],
+            "removed": {
+                reason: int((removal["reason"] == reason).sum()) for reason in (DUPLICATE, COPY)
+            },
+            "classes": [
+                {
+                    "class_id": i,
+                    "class_name": name,
+                    "num_images": int(per_class[i]),
+                    "cut_log_odds": cuts[i],
+                    "cut_score": None if cuts[i] is None else _score(cuts[i]),
+                }
+                for i, name in enumerate(class_names)
+            ],
+        },
+    )
+    log.info("%d images for %d classes", len(chosen.identity), len(class_names))
+    short = int((per_class < settings.images_per_class).sum())
+    if short:
+        log.warning("%d classes have fewer than %d images", short, settings.images_per_class)
+
+
+def _score(log_odds: float | None) -> float:
+    return float(score_of(np.array([log_odds], np.float32))[0])
+
+
+def _candidates(
+    parts: list[Path], settings: settings.Select, removed: np.ndarray, counts: Counter[str]
+) -> Iterator[Ranked]:
+    """The rows of each part that may be selected; counts the images scored and left."""
+    for path in parts:
+        table = tables.read_table(path, schemas.SCORES)
+        identities = tables.identity(table)
+        ranked = Ranked(
+            table["class_id"].to_numpy(),
+            table["log_odds"].to_numpy(),
+            identities,
+            table["prediction_rank"].to_numpy(),
+        )
+        if not np.isfinite(ranked.log_odds).all():
+            raise DataError(f"{path}: holds scores that are not finite. Delete it and run again.")
+        first = ranked.prediction_rank == 1
+        allowed = ~np.isin(identities, removed)
+        counts["scored"] += int(first.sum())
+        counts["candidates"] += int((first & allowed).sum())
+        allowed &= ranked.prediction_rank <= settings.classes_per_image
+        allowed &= score_of(ranked.log_odds) >= settings.min_score
+        yield ranked.take(np.flatnonzero(allowed))
+
+
+def removed_images(
+    remove: Remove | None,
+    pairs: list[Path],
+    copies: list[Path],
+    reviewed: list[Path],
+    manifests: list[Path],
+) -> pd.DataFrame:
+    """identity, reason, distance of every image that may not be selected, by identity, once each."""
+    found = {"identity": np.empty(0, np.int64), "reason": "", "distance": np.empty(0, np.float32)}
+    blocks = [pd.DataFrame(found)]
+    if remove:
+        for path in pairs:
+            blocks.append(_close_images(remove, path, reviewed, manifests))
+        for path in copies if remove.copies else []:
+            identities = tables.identity(tables.read_table(path, schemas.COPIES))
+            blocks.append(pd.DataFrame({"identity": identities, "reason": COPY, "distance": None}))
+    together = pd.concat([block for block in blocks if len(block)] or blocks)
+    return together.drop_duplicates("identity").sort_values("identity", ignore_index=True)
+
+
+def _close_images(
+    remove: Remove, path: Path, reviewed: list[Path], manifests: list[Path]
+) -> pd.DataFrame:
+    table = tables.read_table(path, schemas.DUPLICATES)
+    identities, distances = tables.identity(table), table["distance"].to_numpy()
+    close, nearest = closest_images(
+        identities, distances, remove.closest, remove.max_distance
+    )
+    distance = dict(zip(close.tolist(), nearest.tolist(), strict=True))
+    for review in reviewed:
+        for identity, decision in _read_review(review, manifests).items():
+            if decision == "keep":
+                distance.pop(identity, None)
+            else:
+                own = distances[identities == identity]
+                distance[identity] = float(own.min()) if len(own) else float("nan")
+    return pd.DataFrame(
+        {"identity": list(distance), "reason": DUPLICATE, "distance": list(distance.values())}
+    )
+
+
+def _read_review(path: Path, manifests: list[Path]) -> dict[int, str]:
+    """Decisions by identity; raises DataError on anything but known images and keep or remove."""
+    try:
+        review = pd.read_csv(path)
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path}: cannot be read as CSV ({error}).") from None
+    columns = ["shard_id", "sample_index", "decision"]
+    if missing := [name for name in columns if name not in review]:
+        raise DataError(f"{path}: columns {missing} are missing; it has {list(review.columns)}.")
+    wrong = sorted(set(review["decision"].astype(str)) - {"keep", "remove"})
+    if wrong:
+        raise DataError(f"{path}: decision must be keep or remove, not {wrong[:3]}.")
+    num_samples = {
+        shard["shard_id"]: shard["num_samples"]
+        for manifest in manifests
+        for shard in tables.read_json(manifest)["shards"]
+    }
+    unknown = [
+        (row.shard_id, row.sample_index)
+        for row in review.itertuples()
+        if not 0 <= row.sample_index < num_samples.get(row.shard_id, 0)
+    ]
+    if unknown:
+        raise DataError(f"{path}: {len(unknown)} images are not in U, first {unknown[:3]}.")
+    identities = (review["shard_id"].astype(np.int64) << 32) | review["sample_index"]
+    return dict(zip(identities.tolist(), review["decision"], strict=True))
+
+
+def _write_removed(path: Path, removal: pd.DataFrame) -> None:
+    shard_ids, sample_indices = tables.split_identity(removal["identity"].to_numpy(np.int64))
+    distance = [None if pd.isna(x) else x for x in removal["distance"]]
+    columns = {
+        "shard_id": shard_ids,
+        "sample_index": sample_indices,
+        "reason": removal["reason"].to_list(),
+        "distance": distance,
+    }
+    tables.write_table(path, columns, schemas.REMOVED)
+
+
+def _write_selection(
+    path: Path, chosen: Ranked, classes: list[str], manifests: list[Path]
+) -> None:
+    keys = np.empty(len(chosen.identity), object)
+    shards = np.empty(len(chosen.identity), object)
+    for manifest in manifests:
+        samples = read_samples([manifest])
+        identities = tables.identity(samples.table)
+        here = np.flatnonzero(np.isin(chosen.identity, identities))
+        rows = np.searchsorted(identities, chosen.identity[here])
+        keys[here] = samples.table["key"].take(rows).to_pylist()
+        shards[here] = [samples.shard_paths[i] for i in (chosen.identity[here] >> 32).tolist()]
+    shard_ids, sample_indices = tables.split_identity(chosen.identity)
+    columns = {
+        "class_id": chosen.class_id,
+        "class_name": [classes[i] for i in chosen.class_id.tolist()],
+        "class_rank": ranks_in_class(chosen.class_id),
+        "score": score_of(chosen.log_odds),
+        "log_odds": chosen.log_odds,
+        "prediction_rank": chosen.prediction_rank,
+        "shard_id": shard_ids,
+        "sample_index": sample_indices,
+        "key": keys,
+        "shard": shards,
+    }
+    tables.write_table(path, columns, schemas.SELECTION)
+
+
+def _cuts(chosen: Ranked, num_classes: int) -> list[float | None]:
+    """The log-odds of the last image of each class; None for an empty class."""
+    cuts: list[float | None] = [None] * num_classes
+    last = np.flatnonzero(np.diff(chosen.class_id, append=-1))
+    for i in last.tolist():
+        cuts[int(chosen.class_id[i])] = float(chosen.log_odds[i])
+    return cuts
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,74 @@
+"""Train one stage of one model: train, pretrain or finetune."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from semisup import checkpoint, models, schemas, settings, tables, training
+from semisup.samples import Samples, read_samples
+from semisup.steps import run
+from semisup.tables import DataError
+
+log = logging.getLogger("semisup")
+
+
+def main(
+    settings: settings.Train,
+    manifests: list[Path],
+    init: list[Path],
+    checkpoints: Path,
+    weights: Path,
+    classes: Path,
+    metrics: Path,
+    workers: int,
+) -> None:
+    """Train from ``init`` (at most one file; none: random weights) and write weights and metrics.
+
+    Checkpoints lie in a folder named by the content of all that matters, so a killed training goes
+    on, a finished one is not repeated, and a changed one starts anew.
+    """
+    what = weights.parent.parent.name + " " + weights.parent.name
+    samples = read_samples(manifests)
+    _check_labels(samples, len(settings.classes))
+    folder = checkpoints / fingerprint(settings, [*manifests, *init])
+    checkpoint.keep_only(folder)
+
+    torch.manual_seed(settings.seed)
+    model = models.build(settings.arch, len(settings.classes))
+    for path in init:
+        models.start_from(model, models.load(path), settings.classes)
+    trained = training.train(
+        what, model, samples, settings.recipe, settings.image_size, settings.seed, folder, workers
+    )
+    state = {name: tensor.cpu() for name, tensor in trained.model.state_dict().items()}
+    shape = (settings.arch, settings.image_size, settings.resize)
+    columns = {name: [row[name] for row in trained.metrics] for name in schemas.METRICS.names}
+    tables.write_table(metrics, columns, schemas.METRICS)
+    models.save(weights, models.Weights(*shape, settings.classes, state))
+    models.write_classes(classes, settings.classes)
+    last = trained.metrics[-1]
+    log.info("%s: loss %.4f, training accuracy %.4f", what, last["loss"], last["top1"])
+
+
+def fingerprint(settings: settings.Train, inputs: list[Path]) -> str:
+    """Names the training by the content of its settings and input files, not paths or times."""
+    digest = hashlib.sha256(settings.canonical().encode())
+    for path in inputs:
+        digest.update(tables.file_sha256(path).encode())
+    return digest.hexdigest()[:16]
+
+
+def _check_labels(samples: Samples, num_classes: int) -> None:
+    labels = samples.table["label"].drop_null().to_numpy()
+    if len(labels) and int(np.max(labels)) >= num_classes:
+        raise DataError(
+            f"dataset {samples.dataset!r} has label {int(np.max(labels))}, but the model has "
+            f"{num_classes} classes. Correct `classes` in the configuration."
+        )
+
+
+if __name__ == "__main__":
+    run(main)

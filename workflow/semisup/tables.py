@@ -1,0 +1,124 @@
+"""Files that appear whole or not at all, and Parquet tables that have exactly their schema."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+class DataError(Exception):
+    """Something is wrong with the data, said with the file, the values and the remedy."""
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path``; on success it is synced to disk and renamed to it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def write_table(
+    path: Path, columns: dict[str, Any], schema: pa.Schema, row_groups: list[int] | None = None
+) -> None:
+    """Write columns (numpy arrays or Arrow arrays of one length) with exactly this schema.
+
+    ``row_groups``: lengths of the row groups in order; by default Parquet's own.
+    Raises DataError when a non-nullable column holds a null.
+    """
+    table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
+    for field in schema:
+        if not field.nullable and table[field.name].null_count:
+            raise DataError(f"{path}: column {field.name} must not hold nulls; this is a bug.")
+    with atomic_path(path) as temporary:
+        with pq.ParquetWriter(
+            temporary,
+            schema,
+            compression="zstd",
+            use_dictionary=[f.name for f in schema if _repeats(f.type)],
+            store_schema=True,
+        ) as writer:
+            start = 0
+            for length in row_groups or [len(table)]:
+                writer.write_table(table.slice(start, length), row_group_size=max(length, 1))
+                start += length
+
+
+def _repeats(type: pa.DataType) -> bool:
+    return pa.types.is_string(type) or pa.types.is_dictionary(type) or pa.types.is_int16(type)
+
+
+def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Read a table, or some of its columns, and check that it has this schema.
+
+    Raises DataError naming the file when it cannot be read or has other columns.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            if not file.schema_arrow.equals(schema):
+                raise DataError(
+                    f"{path}: not the expected table. It has {', '.join(file.schema_arrow.names)}; "
+                    f"expected {', '.join(schema.names)}. Delete it and run again."
+                )
+            return file.read(columns)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: cannot be read ({error}). Delete it and run again.") from error
+
+
+def identity(table: pa.Table, prefix: str = "") -> np.ndarray:
+    """``shard_id`` and ``sample_index`` of each row as one int64 that sorts as the pair does."""
+    shard_ids = table[f"{prefix}shard_id"].to_numpy().astype(np.int64)
+    return (shard_ids << 32) | table[f"{prefix}sample_index"].to_numpy()
+
+
+def split_identity(identities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse of :func:`identity`: shard ids and sample indices, int32."""
+    return (identities >> 32).astype(np.int32), (identities & 0xFFFFFFFF).astype(np.int32)
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def part_paths(first: Path, num_parts: int) -> list[Path]:
+    """The files of all parts, given that of part 00000."""
+    if "00000" not in first.name:
+        raise ValueError(f"{first}: the name of the first part must hold 00000")
+    return [first.with_name(first.name.replace("00000", f"{i:05d}")) for i in range(num_parts)]

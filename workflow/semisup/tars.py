@@ -1,0 +1,171 @@
+"""WebDataset tars: what samples they hold and where, and tars with deterministic bytes."""
+
+import hashlib
+import io
+import re
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from semisup.tables import atomic_path
+
+IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "ppm", "pgm", "tif", "tiff"})
+
+OK = "ok"
+MISSING_IMAGE = "missing_image"
+TRUNCATED_TAR = "truncated_tar"
+BAD_LABEL = "bad_label"
+
+
+class Sample(NamedTuple):
+    """One sample of a tar: consecutive members with one key, or what broke."""
+
+    key: str
+    extension: str
+    offset: int
+    size_bytes: int
+    content_hash: bytes
+    label: int | None
+    status: str
+    reason: str
+
+
+class Shard(NamedTuple):
+    """A tar as read: its samples in order and the hash of the whole file."""
+
+    samples: list[Sample]
+    size_bytes: int
+    sha256: str
+
+
+class _Member(NamedTuple):
+    key: str
+    extension: str
+    offset: int
+    size_bytes: int
+    complete: bool
+
+
+def read_shard(path: Path, num_classes: int | None) -> Shard:
+    """Index the tar at ``path``; the image of a sample is its first member with an image suffix.
+
+    With ``num_classes`` the label is read from the ``.cls`` member and must be below it; with None
+    no label is read. A truncated tar keeps its whole samples; what it was cut in is a sample with
+    status ``truncated_tar``. Raises OSError when the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        size_bytes = file.tell()
+        members, broken = _list_members(file, size_bytes)
+        samples = [_read_sample(file, group, num_classes) for group in _group(members)]
+    if broken:
+        samples.append(Sample("", "", -1, 0, _hash(b""), None, TRUNCATED_TAR, broken))
+    return Shard(samples, size_bytes, sha256)
+
+
+def _list_members(file: BinaryIO, size_bytes: int) -> tuple[list[_Member], str]:
+    """The regular members, and why the tar broke off before its end, if it did."""
+    file.seek(0)
+    members = []
+    try:
+        with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as tar:
+            for info in tar:
+                if not info.isfile():
+                    continue
+                key, extension = _split_name(info.name)
+                end = info.offset_data + info.size
+                if extension:
+                    complete = end <= size_bytes
+                    members.append(_Member(key, extension, info.offset_data, info.size, complete))
+                if end > size_bytes:
+                    return members, ""
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+        return members, f"tar cannot be read further: {error}"
+    return members, ""
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """WebDataset's rule: the key is the path up to the first dot of the last component."""
+    match = re.fullmatch(r"((?:.*/)?[^/.]*)\.([^/]*)", name, flags=re.DOTALL)
+    if not match:
+        return name, ""
+    key = match[1].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return key, match[2].lower()
+
+
+def _group(members: list[_Member]) -> Iterator[list[_Member]]:
+    group: list[_Member] = []
+    for member in members:
+        # A new key, or an extension seen before, begins a new sample.
+        if group and (member.key != group[0].key or member.extension in {m.extension for m in group}):
+            yield group
+            group = []
+        group.append(member)
+    if group:
+        yield group
+
+
+def _read_sample(file: BinaryIO, group: list[_Member], num_classes: int | None) -> Sample:
+    key = group[0].key
+    image = next((m for m in group if m.extension in IMAGE_EXTENSIONS), None)
+
+    def sample(label: int | None, status: str, reason: str, content: bytes = b"") -> Sample:
+        extension, offset, size = image[1:4] if image else ("", -1, 0)
+        return Sample(key, extension, offset, size, _hash(content), label, status, reason)
+
+    if not all(member.complete for member in group):
+        return sample(None, TRUNCATED_TAR, "the tar ends inside this sample")
+    label, problem = None, ""
+    if num_classes is not None:
+        label, problem = _read_label(file, group, num_classes)
+    if image is None:
+        found = ", ".join(member.extension for member in group)
+        return sample(label, MISSING_IMAGE, f"no member with an image suffix, only: {found}")
+    file.seek(image.offset)
+    content = file.read(image.size_bytes)
+    return sample(label, BAD_LABEL if problem else OK, problem, content)
+
+
+def _read_label(file: BinaryIO, group: list[_Member], num_classes: int) -> tuple[int | None, str]:
+    member = next((m for m in group if m.extension == "cls"), None)
+    if member is None:
+        return None, "no .cls member"
+    file.seek(member.offset)
+    text = file.read(min(member.size_bytes, 100)).decode("ascii", "replace").strip()
+    if not re.fullmatch(r"-?\d{1,9}", text):
+        return None, f".cls is {text[:20]!r}, not an integer"
+    if not -1 <= int(text) < num_classes:
+        return None, f".cls is {text}, not below the {num_classes} classes"
+    if int(text) == -1:
+        return None, ""
+    return int(text), ""
+
+
+def _hash(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()[:16]
+
+
+def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> int:
+    """Append a file whose bytes depend on nothing else; returns the offset of its content."""
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    info.mode = 0o444
+    start = tar.offset
+    tar.addfile(info, io.BytesIO(content))
+    blocks = -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    assert tar.offset > start
+    return int(tar.offset) - blocks
+
+
+def open_writer(path: Path) -> tarfile.TarFile:
+    """A tar to write with :func:`add_member`; close it when done."""
+    return tarfile.open(path, "w", format=tarfile.PAX_FORMAT)
+
+
+def write_tar(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]]) -> None:
+    """Write samples, each a key and its members' contents by extension; all of them or no file."""
+    with atomic_path(path) as temporary, open_writer(temporary) as tar:
+        for key, members in samples:
+            for extension, content in members.items():
+                add_member(tar, f"{key}.{extension}", content)

@@ -1,0 +1,44 @@
+"""From decoded pixels to what a network sees."""
+
+import numpy as np
+import torch
+from torchvision.transforms import v2
+
+from semisup.config import Recipe
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+def to_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """uint8 (height, width, 3) to uint8 (3, height, width)."""
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def evaluation_transform(image_size: int, resize: int) -> v2.Transform:
+    """uint8 (3, h, w) to uint8 (3, image_size, image_size): resize, central crop."""
+    return v2.Compose(
+        [v2.Resize(resize, antialias=True), v2.CenterCrop(image_size)]
+    )
+
+
+def training_transform(recipe: Recipe, image_size: int) -> v2.Transform:
+    """Random crop and mirroring as the recipe says; randomness is torch's global generator."""
+    crops = {
+        "random_resized": [v2.RandomResizedCrop(image_size, antialias=True)],
+        "padded": [
+            v2.Resize((image_size, image_size), antialias=True),
+            v2.RandomCrop(image_size, padding=image_size // 8),
+        ],
+        "none": [v2.Resize(image_size, antialias=True), v2.CenterCrop(image_size)],
+    }
+    flip = [v2.RandomHorizontalFlip()] if recipe.flip else []
+    return v2.Compose([*crops[recipe.crop], *flip])
+
+
+def normalize(images_NCHW: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """uint8 pixels to normalised float32 on the device, channels last."""
+    pixels = images_NCHW.to(device, non_blocking=True).float().div_(255)
+    mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1)
+    std = torch.tensor(STD, device=device).view(1, 3, 1, 1)
+    return pixels.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
