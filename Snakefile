@@ -44,3 +44,9 @@ rule all:
     input:
         "<results>/report.html",
     localrule: True
+
+
+onsuccess:
+    print(
+        f"Done. Open {plan.results}/report.html; the tables are under {plan.results}/."
+    )

@@ -55,7 +55,7 @@ def at_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def folder(place: Path) -> Iterator[Path]:
-    before = os.getcwd()
+    before = Path.cwd()
     os.chdir(place)
     main(MakeCifar10(seed=0, num_labels=40), place / "cifar10-40")
     os.chdir(before)

@@ -6,7 +6,7 @@
 # Makes: a labelled set, validation, test, and an unlabelled set with realistic dirt.
 rule make_digits:
     output:
-        expand(
+        tars=expand(
             "<results>/datasets/builtin/digits/{shard}.tar",
             shard=plan.builtin_shards("digits"),
         ),
@@ -14,14 +14,14 @@ rule make_digits:
         "<results>/logs/make_digits.log",
     benchmark:
         "<results>/benchmarks/make_digits.tsv"
-    params:
-        settings=plan.make_digits,
     conda:
         "../../envs/semisup.yaml"
+    params:
+        settings=plan.make_digits,
     shell:
         "python -m semisup.steps.make_digits"
         " --settings {params.settings:q}"
-        " --output $(dirname {output[0]:q})"
+        " --output $(dirname {output.tars[0]:q})"
         " > {log:q} 2>&1"
 
 
@@ -29,7 +29,7 @@ rule make_digits:
 # Makes: a labelled set of a few images per class, the rest with clutter as unlabelled set, test.
 rule make_cifar10:
     output:
-        expand(
+        tars=expand(
             "<results>/datasets/builtin/cifar10-{{num_labels}}/{shard}.tar",
             shard=plan.builtin_shards("cifar10"),
         ),
@@ -37,14 +37,14 @@ rule make_cifar10:
         "<results>/logs/make_cifar10-{num_labels}.log",
     benchmark:
         "<results>/benchmarks/make_cifar10-{num_labels}.tsv"
-    params:
-        settings=plan.make_cifar10,
     conda:
         "../../envs/semisup.yaml"
+    params:
+        settings=plan.make_cifar10,
     shell:
         "python -m semisup.steps.make_cifar10"
         " --settings {params.settings:q}"
-        " --output $(dirname {output[0]:q})"
+        " --output $(dirname {output.tars[0]:q})"
         " > {log:q} 2>&1"
 
 
@@ -57,10 +57,10 @@ rule pack_folder:
         "<results>/logs/pack_folder/{dataset}.log",
     benchmark:
         "<results>/benchmarks/pack_folder/{dataset}.tsv"
-    params:
-        settings=plan.pack_folder,
     conda:
         "../../envs/semisup.yaml"
+    params:
+        settings=plan.pack_folder,
     shell:
         "python -m semisup.steps.pack_folder"
         " --settings {params.settings:q}"
@@ -81,10 +81,10 @@ rule index_shards:
         "<results>/logs/index_shards/{dataset}/{part}.log",
     benchmark:
         "<results>/benchmarks/index_shards/{dataset}/{part}.tsv"
-    params:
-        settings=plan.index_shards,
     conda:
         "../../envs/semisup.yaml"
+    params:
+        settings=plan.index_shards,
     shell:
         "python -m semisup.steps.index_shards"
         " --settings {params.settings:q}"

@@ -16,10 +16,10 @@ rule extract_features:
         "<results>/logs/extract_features/{model}/{dataset}.log",
     benchmark:
         "<results>/benchmarks/extract_features/{model}/{dataset}.tsv"
-    params:
-        settings=plan.extract_features,
     conda:
         "../../envs/semisup.yaml"
+    params:
+        settings=plan.extract_features,
     shell:
         "python -m semisup.steps.extract_features"
         " --settings {params.settings:q}"
@@ -46,10 +46,10 @@ rule find_duplicates:
         "<results>/logs/find_duplicates/{unlabeled}/{part}.log",
     benchmark:
         "<results>/benchmarks/find_duplicates/{unlabeled}/{part}.tsv"
-    params:
-        settings=plan.find_duplicates,
     conda:
         "../../envs/semisup.yaml"
+    params:
+        settings=plan.find_duplicates,
     shell:
         "python -m semisup.steps.find_duplicates"
         " --settings {params.settings:q}"
@@ -66,21 +66,21 @@ rule find_duplicates:
 # Makes: all pairs, closest first.
 rule merge_duplicates:
     input:
-        plan.duplicate_parts,
+        parts=plan.duplicate_parts,
     output:
         "<results>/duplicates/{unlabeled}/pairs.parquet",
     log:
         "<results>/logs/merge_duplicates/{unlabeled}.log",
     benchmark:
         "<results>/benchmarks/merge_duplicates/{unlabeled}.tsv"
-    params:
-        settings=plan.merge_duplicates,
     conda:
         "../../envs/semisup.yaml"
+    params:
+        settings=plan.merge_duplicates,
     shell:
         "python -m semisup.steps.merge_duplicates"
         " --settings {params.settings:q}"
-        " --first-part {input[0]:q}"
+        " --first-part {input.parts[0]:q}"
         " --pairs {output:q}"
         " > {log:q} 2>&1"
 
@@ -97,10 +97,10 @@ rule find_copies:
         "<results>/logs/find_copies/{unlabeled}.log",
     benchmark:
         "<results>/benchmarks/find_copies/{unlabeled}.tsv"
-    params:
-        settings=plan.find_copies,
     conda:
         "../../envs/semisup.yaml"
+    params:
+        settings=plan.find_copies,
     shell:
         "python -m semisup.steps.find_copies"
         " --settings {params.settings:q}"

@@ -16,10 +16,10 @@ rule evaluate:
         "<results>/logs/evaluate/{model}/{stage}.log",
     benchmark:
         "<results>/benchmarks/evaluate/{model}/{stage}.tsv"
-    params:
-        settings=plan.evaluate,
     conda:
         "../../envs/semisup.yaml"
+    params:
+        settings=plan.evaluate,
     shell:
         "python -m semisup.steps.evaluate"
         " --settings {params.settings:q}"

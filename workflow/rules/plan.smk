@@ -1,24 +1,21 @@
 # Makes: `plan`, the wiring that follows from the configuration, or an error naming what is wrong.
 
-import os
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
+PACKAGE_FOLDER = str(Path(workflow.basedir) / "workflow")
+sys.path.insert(0, PACKAGE_FOLDER)
 
-PACKAGE = str(Path(workflow.basedir) / "workflow")
-sys.path.insert(0, PACKAGE)
-# Jobs run `python -m semisup.steps...` with this interpreter and this package, here or on a node.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-os.environ["PYTHONPATH"] = PACKAGE
-
+from semisup import jobs
 from semisup.checks import ConfigError, load_config
 from semisup.plan import Plan
+
+jobs.prepare(PACKAGE_FOLDER)
 
 try:
     plan = Plan(load_config(config))
 except ConfigError as error:
-    raise WorkflowError(f"The configuration cannot work:\n{error}") from None
+    sys.exit(f"The configuration cannot work:\n{error}")
 
 
 wildcard_constraints:

@@ -14,10 +14,10 @@ rule report:
         "<results>/logs/report.log",
     benchmark:
         "<results>/benchmarks/report.tsv"
-    params:
-        settings=plan.report,
     conda:
         "../../envs/semisup.yaml"
+    params:
+        settings=plan.report,
     shell:
         "python -m semisup.steps.report"
         " --settings {params.settings:q}"

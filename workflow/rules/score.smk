@@ -16,10 +16,10 @@ rule score_shards:
         "<results>/logs/score_shards/{teacher}/{unlabeled}/{part}.log",
     benchmark:
         "<results>/benchmarks/score_shards/{teacher}/{unlabeled}/{part}.tsv"
-    params:
-        settings=plan.score_shards,
     conda:
         "../../envs/semisup.yaml"
+    params:
+        settings=plan.score_shards,
     shell:
         "python -m semisup.steps.score_shards"
         " --settings {params.settings:q}"
@@ -31,10 +31,11 @@ rule score_shards:
         " > {log:q} 2>&1"
 
 
-# Needs: the status of every sample of U.
+# Needs: the status of every sample of U, and the scores.
 # Makes: the proof that none is missing, the counts by status, and the list of failures.
 rule count_images:
     input:
+        scores=plan.scores_parts,
         images=plan.images_parts,
         manifests=plan.unlabeled_manifests,
         samples=ancient(plan.unlabeled_samples),
@@ -45,13 +46,14 @@ rule count_images:
         "<results>/logs/count_images/{teacher}/{unlabeled}.log",
     benchmark:
         "<results>/benchmarks/count_images/{teacher}/{unlabeled}.tsv"
-    params:
-        settings=plan.count_images,
     conda:
         "../../envs/semisup.yaml"
+    params:
+        settings=plan.count_images,
     shell:
         "python -m semisup.steps.count_images"
         " --settings {params.settings:q}"
+        " --first-scores {input.scores[0]:q}"
         " --first-images {input.images[0]:q}"
         " --first-manifest {input.manifests[0]:q}"
         " --counts {output.counts:q}"

@@ -22,10 +22,10 @@ rule select:
         "<results>/logs/select/{selection}.log",
     benchmark:
         "<results>/benchmarks/select/{selection}.tsv"
-    params:
-        settings=plan.select,
     conda:
         "../../envs/semisup.yaml"
+    params:
+        settings=plan.select,
     shell:
         "python -m semisup.steps.select"
         " --settings {params.settings:q}"
@@ -57,10 +57,10 @@ rule pack_selection:
         "<results>/logs/pack_selection/{selection}.log",
     benchmark:
         "<results>/benchmarks/pack_selection/{selection}.tsv"
-    params:
-        settings=plan.pack_selection,
     conda:
         "../../envs/semisup.yaml"
+    params:
+        settings=plan.pack_selection,
     shell:
         "python -m semisup.steps.pack_selection"
         " --settings {params.settings:q}"

@@ -14,10 +14,10 @@ rule import_weights:
         "<results>/logs/import_weights/{model}.log",
     benchmark:
         "<results>/benchmarks/import_weights/{model}.tsv"
-    params:
-        settings=plan.import_weights,
     conda:
         "../../envs/semisup.yaml"
+    params:
+        settings=plan.import_weights,
     shell:
         "python -m semisup.steps.import_weights"
         " --settings {params.settings:q}"
@@ -41,13 +41,13 @@ rule train:
         "<results>/logs/{stage}/{model}.log",
     benchmark:
         "<results>/benchmarks/{stage}/{model}.tsv"
-    params:
-        settings=plan.train,
-    threads: 8
     wildcard_constraints:
         stage="train",
     conda:
         "../../envs/semisup.yaml"
+    threads: 8
+    params:
+        settings=plan.train,
     shell:
         "python -m semisup.steps.train"
         " --settings {params.settings:q}"

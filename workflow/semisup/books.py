@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from semisup import tars
-from semisup.ledger import Equation, ImageCounts, Ledger, Manifest, Row, Summary, Term
+from semisup.ledger import ImageCounts, Ledger, Manifest, Row, Summary, Term, at_most, equal
 
 
 def words(status: str) -> str:
@@ -42,8 +42,8 @@ def dataset_books(manifests: Sequence[Manifest], num_table_rows: int) -> Ledger:
             Row("readable", statuses[tars.OK], "total"),
         ],
         [
-            Equation("every sample has one status", _terms(statuses), (in_tars,)),
-            Equation("every sample has one row", (Term("rows", num_table_rows),), (in_tars,)),
+            equal("every sample has one status", _terms(statuses), in_tars),
+            equal("every sample has one row", Term("rows", num_table_rows), in_tars),
         ],
     )
 
@@ -55,43 +55,39 @@ def scoring_books(
     classes_per_image: int,
 ) -> Ledger:
     """From the samples in the tars of U to those scored by a teacher."""
-    num_samples, scored = count_samples(manifests), counts["num_scored"]
-    indexed, statuses = add_statuses(manifests), counts["statuses"]
-    losses = {s: n for s, n in statuses.items() if s != tars.OK}
-    in_tars = Term("samples in the tars", num_samples)
-    broken = {s: indexed.get(s, 0) for s in (tars.MISSING_IMAGE, tars.TRUNCATED_TAR)}
-    seen = {s: statuses.get(s, 0) for s in broken}
+    num_scored, statuses = counts["num_scored"], counts["statuses"]
+    losses = {status: n for status, n in statuses.items() if status != tars.OK and n}
+    indexed = add_statuses(manifests)
+    broken = {status: indexed.get(status, 0) for status in (tars.MISSING_IMAGE, tars.TRUNCATED_TAR)}
+    seen = {status: statuses.get(status, 0) for status in broken}
+    in_tars, scored = (
+        Term("samples in the tars", count_samples(manifests)),
+        Term("scored", num_scored),
+    )
+    failed = Term("failed samples", sum(losses.values()))
+    equations = [
+        equal("every sample was looked at", Term("samples", counts["num_samples"]), in_tars),
+        equal("scored and failed are all samples", (scored, *_terms(losses)), in_tars),
+        equal("every ok image is scored", Term("ok", statuses.get(tars.OK, 0)), scored),
+        equal("what the index found broken stays so", _terms(seen), _terms(broken)),
+        equal("every failure has a row and a reason", Term("rows", num_failure_rows), failed),
+    ]
+    if "num_score_rows" in counts:
+        rows = Term("score rows", counts["num_score_rows"])
+        product = _times(num_scored, classes_per_image)
+        equations.append(equal("every scored image has its classes", rows, product))
     return Ledger(
         [
-            Row("samples in the tars", num_samples, "total"),
-            *(Row(words(s), n, "loss") for s, n in losses.items() if n),
-            Row("scored", scored, "total"),
+            Row(in_tars.name, in_tars.count, "total"),
+            *(Row(words(status), n, "loss") for status, n in losses.items()),
+            Row("scored", num_scored, "total"),
         ],
-        [
-            Equation("every sample was looked at", (Term("samples", counts["num_samples"]),), (in_tars,)),
-            Equation(
-                "scored and failed are all samples",
-                (Term("scored", scored), *_terms({s: n for s, n in losses.items() if n})),
-                (in_tars,),
-            ),
-            Equation("every ok image is scored", (Term("ok", statuses.get(tars.OK, 0)),), (Term("scored", scored),)),
-            Equation("what the index found broken stays so", _terms(seen), _terms(broken)),
-            Equation(
-                "every failure has a row and a reason",
-                (Term("failure rows", num_failure_rows),),
-                (Term("failed samples", sum(losses.values())),),
-            ),
-            *(
-                Equation(
-                    "every scored image has its classes",
-                    (Term("score rows", rows),),
-                    (Term(f"= {scored:,} images × {classes_per_image} classes", scored * classes_per_image),),
-                )
-                for rows in [counts.get("num_score_rows")]
-                if rows is not None
-            ),
-        ],
-    )  # fmt: skip
+        equations,
+    )
+
+
+def _times(images: int, classes: int) -> Term:
+    return Term(f"= {images:,} images × {classes:,} classes", images * classes)
 
 
 class SelectionCounts(NamedTuple):
@@ -117,78 +113,111 @@ REASONS = {
 def selection_books(
     summary: Summary,
     counts: SelectionCounts,
-    scored: int,
+    num_scored: int,
     images_per_class: int,
     classes_per_image: int,
 ) -> Ledger:
     """From the scored images to the rows of the selection."""
-    rows, distinct, candidates = summary["num_rows"], summary["num_distinct"], summary["num_candidates"]
-    fullest = max((c["num_images"] for c in summary["classes"]), default=0)
-    in_classes = sum(c["num_images"] for c in summary["classes"])
-    named = {reason: REASONS.get(reason, words(reason)) for reason in counts.removed}
-    losses = []
-    for reason, name in named.items():
-        unscored = counts.removed_unscored.get(reason, 0)
-        note = f"and {unscored:,} that had no score" if unscored else ""
-        losses.append(Row(name, counts.removed[reason] - unscored, "loss", note))
-    selected, in_rows = Term("selected images", distinct), Term("rows", rows)
-    all_scored, all_candidates = Term("scored", scored), Term("candidates", candidates)
-    most = Term(f"= {distinct:,} images × {classes_per_image} classes", distinct * classes_per_image)
+    losses = [_removed_row(counts, reason) for reason in counts.removed]
+    num_candidates, num_distinct = summary["num_candidates"], summary["num_distinct"]
+    sizes = [entry["num_images"] for entry in summary["classes"]]
+    scored, candidates = Term("scored", num_scored), Term("candidates", num_candidates)
+    selected, rows = Term("selected images", num_distinct), Term("rows", summary["num_rows"])
     return Ledger(
         [
             *losses,
-            Row("candidates", candidates, "total"),
-            Row("not among the best of any class", candidates - distinct, "loss"),
-            Row("selected images", distinct, "total"),
-            Row("rows of the selection", rows, "use", "an image counts once for each class it serves"),
+            Row("candidates", num_candidates, "total"),
+            Row("not among the best of any class", num_candidates - num_distinct, "loss"),
+            Row("selected images", num_distinct, "total"),
+            Row(
+                "rows of the selection",
+                rows.count,
+                "use",
+                "an image is one for each class it serves",
+            ),
         ],
         [
-            Equation("selection starts from all scored images", (Term("at its start", summary["num_scored"]),), (all_scored,)),
-            Equation("candidates are scored minus removed", (all_candidates, *(Term(row.name, row.count) for row in losses)), (all_scored,)),
-            Equation("every removed image has a row and a reason", (Term("removed rows", sum(counts.removed.values())),), (Term("removed", sum(summary["removed"].values())),)),
-            Equation("no removed image is selected", (Term("removed and selected", counts.num_removed_selected),), ()),
-            Equation("only candidates are selected", (selected,), (all_candidates,), "≤"),
-            Equation("the summary counts the images of the table", (selected,), (Term("in the table", counts.num_distinct),)),
-            Equation("the summary counts the rows of the table", (in_rows,), (Term("in the table", counts.num_rows),)),
-            Equation("the classes hold all rows", (Term(f"in {len(summary['classes']):,} classes", in_classes),), (in_rows,)),
-            Equation("no class has more than images_per_class", (Term("in the fullest", fullest),), (Term("allowed", images_per_class),), "≤"),
-            Equation("no image serves more than classes_per_image", (in_rows,), (most,), "≤"),
+            equal(
+                "selection starts from all scored images",
+                Term("at its start", summary["num_scored"]),
+                scored,
+            ),
+            equal(
+                "candidates are scored minus removed",
+                (candidates, *(Term(row.name, row.count) for row in losses)),
+                scored,
+            ),
+            equal(
+                "every removed image has a row and a reason",
+                Term("rows", sum(counts.removed.values())),
+                Term("removed", sum(summary["removed"].values())),
+            ),
+            equal("no removed image is selected", Term("of them", counts.num_removed_selected), ()),
+            at_most("only candidates are selected", selected, candidates),
+            equal("the table holds the images", selected, Term("in it", counts.num_distinct)),
+            equal("the table holds the rows", rows, Term("in it", counts.num_rows)),
+            equal("the classes hold the rows", rows, Term("in them", sum(sizes))),
+            at_most(
+                "no class has more than images_per_class",
+                Term("in the fullest", max(sizes, default=0)),
+                Term("allowed", images_per_class),
+            ),
+            at_most(
+                "no image serves more than classes_per_image",
+                rows,
+                _times(num_distinct, classes_per_image),
+            ),
         ],
-    )  # fmt: skip
+    )
+
+
+def _removed_row(counts: SelectionCounts, reason: str) -> Row:
+    unscored = counts.removed_unscored.get(reason, 0)
+    note = f"and {unscored:,} that had no score" if unscored else ""
+    name = REASONS.get(reason, words(reason))
+    return Row(name, counts.removed[reason] - unscored, "loss", note)
 
 
 def packing_books(summary: Summary, packed: Manifest, num_table_rows: int) -> Ledger:
     """From the rows of the selection to the samples in its shards."""
     rows = Term("selected rows", summary["num_rows"])
-    samples = count_samples([packed])
+    num_samples, num_shards = count_samples([packed]), len(packed["shards"])
+    note = "in 1 shard" if num_shards == 1 else f"in {num_shards:,} shards"
     readable = packed["statuses"].get(tars.OK, 0)
     return Ledger(
-        [Row("packed samples", samples, "use", f"in {len(packed['shards']):,} shards")],
+        [Row("packed samples", num_samples, "use", note)],
         [
-            Equation("every row is packed", (Term("packed", samples),), (rows,)),
-            Equation("every packed sample is readable", (Term("ok", readable),), (rows,)),
-            Equation("every packed sample is indexed", (Term("indexed", num_table_rows),), (rows,)),
+            equal("every row is packed", Term("packed", num_samples), rows),
+            equal("every packed sample is readable", Term("ok", readable), rows),
+            equal("every packed sample is indexed", Term("indexed", num_table_rows), rows),
         ],
     )
 
 
 def training_books(stage: str, processed: int, failed: int, budget: int, packed: int) -> Ledger:
     """From the packed samples to the images a stage has processed."""
-    passes = f"{processed / packed:,.3g} passes" if packed else "nothing to train on"
-    note = passes + (f", {failed:,} images left out as undecodable" if failed else "")
+    note = f"{processed / packed:,.3g} passes" if packed else "nothing to train on"
+    note += f", {failed:,} images left out as undecodable" if failed else ""
+    claim = f"{stage} used its budget"
     return Ledger(
         [Row(f"images processed by {stage}", processed, "use", note)],
-        [Equation(f"{stage} used its budget", (Term("processed", processed),), (Term("budget", budget),))],
-    )  # fmt: skip
+        [equal(claim, Term("processed", processed), Term("budget", budget))],
+    )
 
 
-def evaluation_books(stage: str, num_images: int, num_failed: int, predicted: int, samples: int) -> Ledger:
+def evaluation_books(
+    stage: str, num_images: int, num_failed: int, num_predictions: int, num_samples: int
+) -> Ledger:
     """All samples of an evaluation set are measured or failed."""
-    measured = Term("measured", num_images)
+    measured, failed = Term("measured", num_images), Term("failed", num_failed)
+    in_tars, predicted = (
+        Term("samples in the tars", num_samples),
+        Term("predictions", num_predictions),
+    )
     return Ledger(
         [],
         [
-            Equation(f"{stage}: measured and failed are all samples", (measured, Term("failed", num_failed)), (Term("samples in the tars", samples),)),
-            Equation(f"{stage}: every measured image has a prediction", (Term("predictions", predicted),), (measured,)),
+            equal(f"{stage}: measured and failed are all samples", (measured, failed), in_tars),
+            equal(f"{stage}: every measured image has a prediction", predicted, measured),
         ],
-    )  # fmt: skip
+    )

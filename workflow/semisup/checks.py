@@ -94,7 +94,11 @@ def _section_keys(path: tuple[str | int, ...]) -> list[str]:
         else:
             section = section.__args__[1]  # dict[Name, Section]
         for option in getattr(section, "__args__", ()):
-            if isinstance(option, type) and issubclass(option, BaseModel) and type(None) in section.__args__:
+            if (
+                isinstance(option, type)
+                and issubclass(option, BaseModel)
+                and type(None) in section.__args__
+            ):
                 section = option
                 break
     return list(section.model_fields)
@@ -247,7 +251,10 @@ def _check_model(config: Config, name: str, model: Model) -> Iterator[str]:
     if model.resize is not None and model.resize < model.image_size:
         yield f"{key}.resize: {model.resize} is smaller than image_size {model.image_size}; the crop would not fit."
     if model.weights and model.weights.startswith("torchvision:"):
-        weights, known = model.weights.partition(":")[2], read_architectures().get(model.arch or "", [])
+        weights, known = (
+            model.weights.partition(":")[2],
+            read_architectures().get(model.arch or "", []),
+        )
         if weights not in known:
             yield _unknown(f"{key}.weights", weights, known)
         if model.classes is not None:
@@ -282,7 +289,11 @@ def _check_files(config: Config) -> Iterator[str]:
         if len(set(map(os.path.realpath, paths))) != len(paths):
             yield f"{key}.shards: the same file stands twice; every shard must be listed once."
     for name, model in config.models.items():
-        if model.weights and not model.weights.startswith("torchvision:") and not os.path.isfile(model.weights):
+        if (
+            model.weights
+            and not model.weights.startswith("torchvision:")
+            and not os.path.isfile(model.weights)
+        ):
             yield f"models.{name}.weights: {model.weights!r} is not a file; check the path."
     reviewed = config.duplicates and config.duplicates.remove.reviewed
     if reviewed and not os.path.isfile(reviewed):

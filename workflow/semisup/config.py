@@ -188,9 +188,7 @@ class Score(Section):
     batch_size: int = Field(
         256, ge=1, description="Images per forward pass. May change the last bits of a score."
     )
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Of the forward pass."
-    )
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="Of the forward pass.")
 
 
 class Remove(Section):
@@ -215,7 +213,9 @@ class Remove(Section):
 class Duplicates(Section):
     """Near-duplicates of evaluation images in U, and what to do about them."""
 
-    descriptor: Name = Field(description="The model whose features are compared (paper: ResNet-18).")
+    descriptor: Name = Field(
+        description="The model whose features are compared (paper: ResNet-18)."
+    )
     record_distance: float = Field(
         0.6,
         ge=0,

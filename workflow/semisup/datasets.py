@@ -22,12 +22,21 @@ class Builtin(NamedTuple):
     classes: list[str]
 
 
-CIFAR10_CLASSES = (
-    "airplane automobile bird cat deer dog frog horse ship truck".split()
-)  # in the order of the class ids
+CIFAR10_CLASSES = [
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+]  # in the order of the class ids
 DIGITS = Builtin(
     num_shards={"labeled": 1, "validation": 1, "test": 1, "unlabeled": 10},
-    classes="zero one two three four five six seven eight nine".split(),
+    classes=["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
 )
 CIFAR10 = Builtin(
     num_shards={"labeled": 1, "test": 2, "unlabeled": 16},

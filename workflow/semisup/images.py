@@ -9,6 +9,12 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 MAX_PIXELS = 89_478_485
 """Largest image decoded, in pixels: Pillow's own limit against decompression bombs."""
 
+MAX_ASPECT = 100
+"""Largest ratio of the sides: resizing the shorter one would blow a thin image up."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
+"""What Pillow may take the bytes for; never the formats that call other programs."""
+
 
 class ImageError(Exception):
     """An image that cannot be used: ``kind`` is its status, the message the reason."""
@@ -22,21 +28,18 @@ def decode(content: bytes) -> np.ndarray:
     """RGB pixels as uint8 of shape (height, width, 3).
 
     CMYK, palette, greyscale and alpha are converted; 16-bit grey keeps its upper byte. Raises
-    ImageError with kind ``empty``, ``not_an_image``, ``too_many_pixels`` (told by the header,
-    nothing is allocated), ``truncated_image`` or ``decode_error``.
+    ImageError with kind ``empty``, ``not_an_image``, ``too_many_pixels`` or ``too_thin`` (told by
+    the header, nothing is allocated), ``truncated_image`` or ``decode_error``.
     """
     if not content:
         raise ImageError("empty", "the file has no bytes")
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as image:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ImageError(
-                    "too_many_pixels", f"{width} x {height} is more than {MAX_PIXELS:,} pixels"
-                )
-            image.load()
-            pixels = np.asarray(_to_rgb(image))
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                _check_size(*image.size)
+                image.load()
+                return np.asarray(_to_rgb(image))
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -44,14 +47,24 @@ def decode(content: bytes) -> np.ndarray:
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", str(error)) from None
     except Exception as error:  # Pillow's decoders raise anything on crafted bytes
-        kind = "truncated_image" if "truncated" in str(error) else "decode_error"
+        kind = "truncated_image" if "truncated" in str(error).lower() else "decode_error"
         raise ImageError(kind, str(error) or type(error).__name__) from None
-    return pixels
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            "too_many_pixels", f"{width} x {height} is more than {MAX_PIXELS:,} pixels"
+        )
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(
+            "too_thin", f"{width} x {height}: one side is {MAX_ASPECT} times the other"
+        )
 
 
 def _to_rgb(image: ImageFile.ImageFile) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey: Pillow would clip everything above 255 to white
-        grey = np.asarray(image).astype(np.int64) >> 8
+        grey = np.asarray(image) >> 8
         return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA").convert("RGB")

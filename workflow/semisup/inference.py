@@ -1,4 +1,4 @@
-"""From logits to what is stored: the best classes of an image and their log-odds."""
+"""From logits to what is stored: best classes and their log-odds, the rank of the true class."""
 
 from typing import NamedTuple
 
@@ -32,3 +32,11 @@ def top_classes(logits_NC: torch.Tensor, classes_per_image: int) -> TopClasses:
         torch.cat([best_N1, others], dim=1),
         logsumexp_N,
     )
+
+
+def label_ranks(logits_NC: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
+    """Rank of the true class among the predictions, from 1; equal logits: the lower id first."""
+    own_N1 = logits_NC.gather(1, labels_N[:, None])
+    ids_C = torch.arange(logits_NC.shape[1])
+    ahead = (logits_NC > own_N1) | ((logits_NC == own_N1) & (ids_C < labels_N[:, None]))
+    return ahead.sum(1) + 1

@@ -1,6 +1,7 @@
 """What a ledger is made of: the counts the stages write, rows, and equations that must hold."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 from semisup.tables import DataError
@@ -53,13 +54,17 @@ class Summary(TypedDict):
     classes: list[ClassSummary]
 
 
-class Term(NamedTuple):
+@dataclass(frozen=True)
+class Term:
     name: str
     count: int
 
 
+Side = Term | Iterable[Term]
+
+
 class Equation(NamedTuple):
-    """``left = right`` (or ``left ≤ right``), each side a sum of named counts."""
+    """``left = right`` or ``left ≤ right``, each side a sum of named counts."""
 
     claim: str
     left: tuple[Term, ...]
@@ -76,7 +81,20 @@ class Equation(NamedTuple):
         return left == right if self.relation == "=" else left <= right
 
 
-class Row(NamedTuple):
+def equal(claim: str, left: Side, right: Side) -> Equation:
+    return Equation(claim, _terms(left), _terms(right))
+
+
+def at_most(claim: str, left: Side, right: Side) -> Equation:
+    return Equation(claim, _terms(left), _terms(right), "≤")
+
+
+def _terms(side: Side) -> tuple[Term, ...]:
+    return (side,) if isinstance(side, Term) else tuple(side)
+
+
+@dataclass(frozen=True)
+class Row:
     """A line of the ledger. ``loss`` is taken from the ``total`` above it; ``use`` counts something
     other than samples of U. ``note`` says more in words."""
 
@@ -86,11 +104,12 @@ class Row(NamedTuple):
     note: str = ""
 
 
-class Ledger(NamedTuple):
+@dataclass(frozen=True)
+class Ledger:
     rows: list[Row]
     equations: list[Equation]
 
-    def __add__(self, other: "Ledger") -> "Ledger":  # type: ignore[override]
+    def __add__(self, other: "Ledger") -> "Ledger":
         return Ledger(self.rows + other.rows, self.equations + other.equations)
 
 

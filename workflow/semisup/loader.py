@@ -50,7 +50,9 @@ class _Batches(Dataset[Batch]):
             decoded.append(self.transform(pixels))
             good.append(row)
         size = self.image_size
-        stacked = torch.stack(decoded) if decoded else torch.empty(0, 3, size, size, dtype=torch.uint8)
+        stacked = (
+            torch.stack(decoded) if decoded else torch.empty(0, 3, size, size, dtype=torch.uint8)
+        )
         return Batch(np.array(good, dtype=np.int64), stacked, failures)
 
     def _decode(self, row: int) -> torch.Tensor:
@@ -60,7 +62,7 @@ class _Batches(Dataset[Batch]):
 
 
 def _load(batches: _Batches, order: range, workers: int) -> Iterator[Batch]:
-    torch.multiprocessing.set_sharing_strategy("file_system")
+    torch.multiprocessing.set_sharing_strategy("file_system")  # type: ignore[no-untyped-call]
     return iter(
         DataLoader(
             batches,
@@ -89,11 +91,7 @@ def evaluation_batches(
     """The images of ``rows`` in order. No batch spans two shards, so that what a batch holds, and
     with it the last bits of a score, does not depend on how shards are grouped into parts."""
     shard_ids = samples.table["shard_id"].to_numpy()[rows]
-    starts = [
-        start
-        for first, last in _runs(shard_ids)
-        for start in range(first, last, batch_size)
-    ]
+    starts = [start for first, last in _runs(shard_ids) for start in range(first, last, batch_size)]
     ends = [*starts[1:], len(rows)]
 
     def plan(index: int) -> tuple[np.ndarray, None]:

@@ -14,7 +14,6 @@ from torchvision.models.resnet import BasicBlock
 from semisup import tables, transforms
 from semisup.tables import DataError
 
-
 Predictor = Callable[[torch.Tensor], torch.Tensor]
 """From uint8 images of shape (N, 3, H, W) to float32 of shape (N, ...), on the CPU."""
 
@@ -73,7 +72,7 @@ def build(arch: str, num_classes: int) -> nn.Module:
         aux = {"aux_logits": False} if arch in ("googlenet", "inception_v3") else {}
         init = {"init_weights": True} if aux else {}
         model = torchvision.models.get_model(arch, num_classes=num_classes, **aux, **init)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.to(memory_format=torch.channels_last)
 
 
 def head_name(model: nn.Module) -> str:

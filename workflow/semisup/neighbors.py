@@ -36,7 +36,7 @@ class Neighbors:
         queries = np.ascontiguousarray(queries, np.float32)
         radius = float(distance) ** 2 + 1e-3
         limits, _, match = self.index.range_search(queries, radius)
-        query = np.repeat(np.arange(len(queries)), np.diff(limits.astype(np.int64)))
+        query = np.repeat(np.arange(len(queries)), (limits[1:] - limits[:-1]).astype(np.int64))
         exact = np.empty(len(query), np.float32)
         for start in range(0, len(query), 65_536):
             span = slice(start, start + 65_536)

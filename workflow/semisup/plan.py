@@ -247,11 +247,17 @@ class Plan:
             precision=self.config.score.precision,
         ).canonical()
 
+    def scores_parts(self, wildcards: Wildcards) -> list[str]:
+        return self._score_tables(wildcards.teacher, wildcards.unlabeled, "part")
+
     def images_parts(self, wildcards: Wildcards) -> list[str]:
         return self._score_tables(wildcards.teacher, wildcards.unlabeled, "images")
 
     def count_images(self, wildcards: Wildcards) -> str:
-        return settings.CountImages(num_parts=self._num_parts(wildcards)).canonical()
+        return settings.CountImages(
+            num_parts=self._num_parts(wildcards),
+            classes_per_image=self.stored_classes(wildcards.teacher),
+        ).canonical()
 
     def _selection(self, wildcards: Wildcards) -> Selection:
         return self.config.selections[wildcards.selection]

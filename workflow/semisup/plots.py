@@ -1,9 +1,11 @@
 """Figures as inline SVG that takes the colours and the typeface of the page around it."""
 
 import io
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -19,10 +21,10 @@ VARIABLES = {
     ACCENT: "--accent", SECOND: "--second", PAPER: "--paper",
 }  # fmt: skip
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "semisup", "text.parse_math": False,
-    "font.family": "DejaVu Sans", "font.size": 10.5, "axes.labelsize": 10.5,
-    "axes.titlesize": 10.5, "axes.titlelocation": "left", "axes.titlecolor": INK,
+    "font.family": "DejaVu Sans", "font.size": 11, "axes.labelsize": 11,
+    "axes.titlesize": 11.5, "axes.titlelocation": "left", "axes.titlecolor": INK,
     "axes.edgecolor": RULE, "axes.labelcolor": MUTED, "axes.facecolor": "none",
     "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False,
     "axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True, "axes.linewidth": 0.8,
@@ -31,6 +33,8 @@ STYLE = {
     "ytick.labelcolor": MUTED, "ytick.major.size": 0, "xtick.major.size": 3, "axes.xmargin": 0.01,
     "lines.linewidth": 1.6, "lines.solid_capstyle": "round",
 }  # fmt: skip
+
+SCORE_TICKS = (0.0001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.9999)
 
 
 @contextmanager
@@ -83,23 +87,31 @@ def class_sizes(num_images: Sequence[int], images_per_class: int) -> Markup:
         return _svg(figure, "Images selected of each class, fullest first")
 
 
-def class_cuts(cut_scores: Sequence[float | None]) -> Markup:
-    """Score of the worst selected image of each class, highest first."""
-    ordered = sorted((score for score in cut_scores if score is not None), reverse=True)
+def class_cuts(cut_log_odds: Sequence[float | None]) -> Markup:
+    """Score of the worst selected image of each class, surest first, evenly spaced in log-odds."""
+    known = [value for value in cut_log_odds if value is not None]
+    edge = _log_odds(SCORE_TICKS[-1])
+    ordered = np.clip(sorted(known, reverse=True), -edge, edge)
     with _figure(420, 190) as figure:
         axes = figure.add_subplot()
         places = np.arange(len(ordered))
+        axes.axhline(_log_odds(1 / max(len(cut_log_odds), 2)), color=INK, linewidth=0.9,
+                     linestyle=(0, (4, 3)))  # fmt: skip
         if len(ordered) <= 60:
-            axes.vlines(places, 0, ordered, color=RULE, linewidth=1.2)
-            axes.plot(places, ordered, "o", color=ACCENT, markersize=4.5)
+            axes.plot(places, ordered, "o", color=ACCENT, markersize=5, clip_on=False)
+            axes.set_xlim(-0.5, max(len(ordered), 1) - 0.5)
         else:
-            axes.fill_between(places, ordered, color=ACCENT, alpha=0.25, linewidth=0)
             axes.plot(places, ordered, color=ACCENT)
-        axes.set_ylim(0, 1.04)
+        axes.set_ylim(-edge, edge)
+        axes.set_yticks([_log_odds(tick) for tick in SCORE_TICKS], [f"{t:g}" for t in SCORE_TICKS])
         axes.set_title("score at the cut, by class")
-        axes.set_xlabel(f"{len(ordered):,} classes, surest first")
+        axes.set_xlabel(f"{len(ordered):,} classes, surest first; dashed: chance")
         axes.set_xticks([])
         return _svg(figure, "Score of the last selected image of each class, highest first")
+
+
+def _log_odds(probability: float) -> float:
+    return math.log(probability / (1 - probability))
 
 
 def _bars(axes: Axes, heights: Sequence[float]) -> None:
@@ -119,7 +131,7 @@ def precision_curve(
     """Precision around each class rank, with its interval, and of all ranks up to it."""
     ranks = np.array(last_ranks)
     middles = (ranks + np.concatenate([[0], ranks[:-1]]) + 1) / 2
-    with _figure(560, 260) as figure:
+    with _figure(460, 250) as figure:
         axes = figure.add_subplot()
         low, high = np.array(intervals).T if len(intervals) else (np.empty(0), np.empty(0))
         axes.fill_between(middles, low, high, color=ACCENT, alpha=0.18, linewidth=0)
@@ -131,15 +143,15 @@ def precision_curve(
         axes.set_xlim(left=0)
         _count_axis(axes.xaxis)
         axes.set_xlabel("rank within the class, best first")
-        axes.set_title("selected images whose true class is the one they were selected for")
-        axes.legend(loc="lower left", frameon=False, fontsize=10)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=11,
+                    borderaxespad=0.2, handlelength=1.6, columnspacing=1.2)  # fmt: skip
         return _svg(figure, "Precision of the selection by class rank")
 
 
 def distance_histogram(distances: np.ndarray, cuts: Sequence[tuple[str, float]]) -> Markup:
     """Images of U by their distance to the closest evaluation image; ``cuts``: name and place."""
     top = float(max([*distances[-1:], *(place for _, place in cuts), 1e-3]))
-    with _figure(560, 230) as figure:
+    with _figure(460, 220) as figure:
         axes = figure.add_subplot()
         counts, edges = np.histogram(distances, bins=48, range=(0, top))
         axes.bar(edges[:-1], counts, width=np.diff(edges) * 0.9, align="edge", color=ACCENT,
@@ -154,7 +166,7 @@ def distance_histogram(distances: np.ndarray, cuts: Sequence[tuple[str, float]])
             axes.axvline(place, color=SECOND, linewidth=1.3)
             right = place < top * 0.6
             axes.annotate(
-                name, (place, 1), xycoords=axes.get_xaxis_transform(), color=SECOND, fontsize=10,
+                name, (place, 1), xycoords=axes.get_xaxis_transform(), color=SECOND, fontsize=11,
                 xytext=(5 if right else -5, -4 - 14 * i), textcoords="offset points", va="top",
                 ha="left" if right else "right",
             )  # fmt: skip
@@ -164,7 +176,9 @@ def distance_histogram(distances: np.ndarray, cuts: Sequence[tuple[str, float]])
         return _svg(figure, "Unlabelled images by distance to the closest evaluation image")
 
 
-def training_curves(images: Sequence[float], losses: Sequence[float], lrs: Sequence[float]) -> Markup:
+def training_curves(
+    images: Sequence[float], losses: Sequence[float], lrs: Sequence[float]
+) -> Markup:
     """Loss above, learning rate below, against images processed."""
     with _figure(320, 230) as figure:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])

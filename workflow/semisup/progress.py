@@ -33,8 +33,14 @@ class Progress:
     def line(self, done: int, seconds: float, detail: str = "") -> str:
         rate = (done - self.start) / max(seconds, 1e-9)
         share = done / max(self.total, 1)
-        left = "done" if done >= self.total else f"{duration((self.total - done) / max(rate, 1e-9))} left"
-        text = f"{self.what} {done:,}/{self.total:,} images {share:4.0%}  {rate:,.0f} images/s  {left}"
+        left = (
+            "done"
+            if done >= self.total
+            else f"{duration((self.total - done) / max(rate, 1e-9))} left"
+        )
+        text = (
+            f"{self.what} {done:,}/{self.total:,} images {share:4.0%}  {rate:,.0f} images/s  {left}"
+        )
         return f"{text}  {detail}" if detail else text
 
 

@@ -64,7 +64,8 @@ def read_samples(manifests: Iterable[Path]) -> Samples:
 
     Raises DataError when a table is not the one its manifest was written with.
     """
-    parts, shard_paths, dataset = [], {}, ""
+    parts, dataset = [], ""
+    shard_paths: dict[int, str] = {}
     for path in manifests:
         manifest = tables.read_json(path)
         dataset = manifest["dataset"]
@@ -93,5 +94,7 @@ def labelled_rows(samples: Samples) -> np.ndarray:
     labelled = ~np.asarray(samples.table["label"].is_null())
     rows = rows[labelled[rows]]
     if len(rows) == 0:
-        raise DataError(f"dataset {samples.dataset!r} has no labelled image; see its samples table.")
+        raise DataError(
+            f"dataset {samples.dataset!r} has no labelled image; see its samples table."
+        )
     return rows

@@ -28,7 +28,9 @@ SAMPLES = pa.schema(
     [
         *IDENTITY,
         _field("key", pa.string(), "WebDataset key: the member's path up to the first dot"),
-        _field("extension", pa.string(), "of the image member, lower case: jpg, png, ...; or empty"),
+        _field(
+            "extension", pa.string(), "of the image member, lower case: jpg, png, ...; or empty"
+        ),
         _field("offset", pa.int64(), "first byte of the image in its tar; -1 without an image"),
         _field("size_bytes", pa.int64(), "length of the image in bytes; 0 without an image"),
         _field("content_hash", pa.binary(16), "first 128 bits of the image bytes' SHA-256"),
@@ -73,7 +75,9 @@ COPIES = pa.schema(
 IMAGES = pa.schema(
     [
         *IDENTITY,
-        _field("logsumexp", pa.float32(), "of all logits: logit = log softmax + logsumexp; 0 if failed"),
+        _field(
+            "logsumexp", pa.float32(), "of all logits: logit = log softmax + logsumexp; 0 if failed"
+        ),
         *STATUS,
     ]
 )
@@ -122,7 +126,12 @@ REMOVED = pa.schema(
     [
         *IDENTITY,
         _field("reason", pa.string(), "duplicate_of_evaluation or copy"),
-        _field("distance", pa.float32(), "to the closest evaluation image; null for a copy", nullable=True),
+        _field(
+            "distance",
+            pa.float32(),
+            "to the closest evaluation image; null for a copy",
+            nullable=True,
+        ),
     ]
 )
 

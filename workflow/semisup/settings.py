@@ -102,6 +102,7 @@ class ScoreShards(Settings):
 class CountImages(Settings):
     version: Literal[1] = 1
     num_parts: int
+    classes_per_image: int
 
 
 class Select(Settings):

@@ -66,18 +66,20 @@ def write_table(
     for field in schema:
         if not field.nullable and table[field.name].null_count:
             raise DataError(f"{path}: column {field.name} must not hold nulls; this is a bug.")
-    with atomic_path(path) as temporary:
-        with pq.ParquetWriter(
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(
             temporary,
             schema,
             compression="zstd",
             use_dictionary=[f.name for f in schema if _repeats(f.type)],
             store_schema=True,
-        ) as writer:
-            start = 0
-            for length in row_groups or [len(table)]:
-                writer.write_table(table.slice(start, length), row_group_size=max(length, 1))
-                start += length
+        ) as writer,
+    ):
+        start = 0
+        for length in row_groups or [len(table)]:
+            writer.write_table(table.slice(start, length), row_group_size=max(length, 1))
+            start += length
 
 
 def _repeats(type: pa.DataType) -> bool:
@@ -99,6 +101,11 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
             return file.read(columns)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read ({error}). Delete it and run again.") from error
+
+
+def count_rows(path: Path) -> int:
+    """Rows of a table, from its footer."""
+    return int(pq.read_metadata(path).num_rows)
 
 
 def identity(table: pa.Table, prefix: str = "") -> np.ndarray:

@@ -10,7 +10,9 @@ from typing import BinaryIO, NamedTuple
 
 from semisup.tables import atomic_path
 
-IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "ppm", "pgm", "tif", "tiff"})
+IMAGE_EXTENSIONS = frozenset(
+    {"jpg", "jpeg", "png", "webp", "bmp", "gif", "ppm", "pgm", "tif", "tiff"}
+)
 
 OK = "ok"
 MISSING_IMAGE = "missing_image"
@@ -67,10 +69,12 @@ def read_shard(path: Path, num_classes: int | None) -> Shard:
 def _list_members(file: BinaryIO, size_bytes: int) -> tuple[list[_Member], str]:
     """The regular members, and why the tar broke off before its end, if it did."""
     file.seek(0)
-    members = []
+    members: list[_Member] = []
     try:
         with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as tar:
             for info in tar:
+                if info.size < 0:
+                    return members, f"the header at byte {info.offset:,} has a negative size"
                 if not info.isfile():
                     continue
                 key, extension = _split_name(info.name)
@@ -80,14 +84,28 @@ def _list_members(file: BinaryIO, size_bytes: int) -> tuple[list[_Member], str]:
                     members.append(_Member(key, extension, info.offset_data, info.size, complete))
                 if end > size_bytes:
                     return members, ""
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-        return members, f"tar cannot be read further: {error}"
-    return members, ""
+            return members, _check_end(file, int(tar.offset))
+    except Exception as error:  # tarfile raises anything on crafted headers
+        return members, f"tar cannot be read further: {error or type(error).__name__}"
+
+
+def _check_end(file: BinaryIO, offset: int) -> str:
+    """Why what stands where tarfile stopped is no end of a tar: it stops silently at bad headers."""
+    file.seek(offset)
+    block = file.read(tarfile.BLOCKSIZE)
+    if not block:
+        return f"the tar has no end marker at byte {offset:,}: it was cut or never closed"
+    if block.count(0) < tarfile.BLOCKSIZE:
+        return f"the header at byte {offset:,} is damaged or cut"
+    while chunk := file.read(1 << 20):
+        if chunk.count(0) < len(chunk):
+            return f"the tar ends at byte {offset:,} but more follows: joined tars, or damage"
+    return ""
 
 
 def _split_name(name: str) -> tuple[str, str]:
     """WebDataset's rule: the key is the path up to the first dot of the last component."""
-    match = re.fullmatch(r"((?:.*/)?[^/.]*)\.([^/]*)", name, flags=re.DOTALL)
+    match = re.fullmatch(r"((?:.*/)?[^/.]+)\.([^/]*)", name, flags=re.DOTALL)
     if not match:
         return name, ""
     key = match[1].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -98,7 +116,9 @@ def _group(members: list[_Member]) -> Iterator[list[_Member]]:
     group: list[_Member] = []
     for member in members:
         # A new key, or an extension seen before, begins a new sample.
-        if group and (member.key != group[0].key or member.extension in {m.extension for m in group}):
+        if group and (
+            member.key != group[0].key or member.extension in {m.extension for m in group}
+        ):
             yield group
             group = []
         group.append(member)

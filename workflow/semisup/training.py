@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.utils.deterministic
 from torch import nn
 
 from semisup import checkpoint, loader, models, optim, transforms
@@ -49,6 +50,7 @@ def train(
     device = models.choose_device()
     torch.set_num_threads(max(workers, 1))
     torch.use_deterministic_algorithms(device.type == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     rows = labelled_rows(samples)
     labels = torch.from_numpy(samples.table["label"].fill_null(-1).to_numpy().astype(np.int64))
     order = TrainingOrder(rows, seed, recipe.images, recipe.global_batch_size)
@@ -123,7 +125,7 @@ def _step(
         logits.float(), labels_N, label_smoothing=recipe.label_smoothing
     )
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return loss.detach(), (logits.detach().argmax(1) == labels_N).sum()
 

@@ -17,9 +17,7 @@ def to_tensor(pixels: np.ndarray) -> torch.Tensor:
 
 def evaluation_transform(image_size: int, resize: int) -> v2.Transform:
     """uint8 (3, h, w) to uint8 (3, image_size, image_size): resize, central crop."""
-    return v2.Compose(
-        [v2.Resize(resize, antialias=True), v2.CenterCrop(image_size)]
-    )
+    return v2.Compose([v2.Resize(resize, antialias=True), v2.CenterCrop(image_size)])
 
 
 def training_transform(recipe: Recipe, image_size: int) -> v2.Transform:

@@ -122,7 +122,9 @@ def account_for_selection(
     return Account(name, whole, max(scoring.scale, summary["num_rows"]))
 
 
-def account_for_trainings(plan: Plan, source: str, num_samples: int, processed: Processed) -> Ledger:
+def account_for_trainings(
+    plan: Plan, source: str, num_samples: int, processed: Processed
+) -> Ledger:
     """Images processed by every stage trained on a dataset or selection."""
     ledger = Ledger([], [])
     for model, config in plan.config.models.items():
@@ -136,9 +138,7 @@ def account_for_trainings(plan: Plan, source: str, num_samples: int, processed: 
     return ledger
 
 
-def count_selection(
-    folder: Path, failures: Path, identities: np.ndarray
-) -> books.SelectionCounts:
+def count_selection(folder: Path, failures: Path, identities: np.ndarray) -> books.SelectionCounts:
     """What the tables of a selection hold. Memory: 8 bytes per selected and removed image."""
     distinct = np.unique(identities)
     removed = tables.read_table(folder / "removed.parquet", schemas.REMOVED)

@@ -23,6 +23,7 @@ class Line(NamedTuple):
     dataset: str
     arch: str
     trained_on: str
+    baseline_of: str
     role: str
     num_processed: int | None
     accuracy: Accuracy
@@ -68,6 +69,7 @@ def make_lines(
                 dataset=row["dataset"],
                 arch=shape.arch or "",
                 trained_on=training.on if training else model.weights or "",
+                baseline_of=model.baseline_of or "",
                 role=_role(plan.config, row["model"]),
                 num_processed=processed.get((row["model"], row["stage"]), (None, 0))[0],
                 accuracy=_accuracy(row),
@@ -76,7 +78,13 @@ def make_lines(
             )
         )
     stages = ["imported", "train", "pretrain", "finetune"]
-    return sorted(lines, key=lambda line: (order.index(line.model), stages.index(line.stage)))
+    sets = plan.config.evaluate.on
+    return sorted(
+        lines,
+        key=lambda line: (
+            sets.index(line.dataset), order.index(line.model), stages.index(line.stage)
+        ),
+    )  # fmt: skip
 
 
 def model_order(config: Config) -> list[str]:

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from semisup.plan import Plan
 from semisup.report.accounts import Account
 from semisup.report.accuracy import Line, students
+from semisup.report.duplicates import DuplicatesView
 from semisup.report.failures import FailuresView
 from semisup.report.selections import SelectionView
 from semisup.report.training import Curve
 
 MAX_FAILURE_RATE = 0.05
+MAX_REMOVED_RATE = 0.1
 MAX_NAMES = 5
 
 
@@ -19,11 +21,18 @@ def find_warnings(
     selections: list[SelectionView],
     accounts: list[Account],
     failures: list[FailuresView],
+    duplicates: list[DuplicatesView],
     curves: list[Curve],
 ) -> list[str]:
     return [
         *_missing_parts(plan, lines),
         *(text for view in selections for text in _short_classes(view)),
+        *(
+            f"{100 * view.removed_share:.0f} % of the images of {view.unlabeled} were removed as "
+            "near-duplicates of evaluation images: look at the pairs on both sides of the cut."
+            for view in duplicates
+            if view.removed_share > MAX_REMOVED_RATE
+        ),
         *(
             f"{100 * account.failure_rate:.1f} % of the samples of {account.name} failed."
             for account in accounts
@@ -64,7 +73,11 @@ def _missing_parts(plan: Plan, lines: list[Line]) -> Iterator[str]:
             "from may contain them. Add the section duplicates."
         )
     remove = config.duplicates.remove if config.duplicates else None
-    if config.selections and remove and not (remove.closest or remove.max_distance or remove.reviewed):
+    if (
+        config.selections
+        and remove
+        and not (remove.closest or remove.max_distance or remove.reviewed)
+    ):
         yield "Near-duplicates were looked for, but no rule in duplicates.remove removes any."
     if not lines:
         yield "No model predicts the classes of the evaluation sets, so nothing was measured."
@@ -75,6 +88,17 @@ def _short_classes(view: SelectionView) -> Iterator[str]:
     short = [c["class_name"] for c in view.short if c["num_images"]]
     if empty:
         yield f"{view.name}: {_classes(empty)} got no image at all ({_names(empty)})."
+    chance = 1 / max(len(view.summary["classes"]), 1)
+    unsure = [
+        c["class_name"]
+        for c in view.summary["classes"]
+        if c["cut_score"] is not None and c["cut_score"] < chance
+    ]
+    if unsure:
+        yield (
+            f"{view.name}: {_classes(unsure)} took images that the teacher gives less than chance "
+            f"({_names(unsure)}). Lower images_per_class, or give a min_score."
+        )
     if short:
         yield (
             f"{view.name}: {_classes(short)} got fewer than {view.images_per_class:,} images "
@@ -88,4 +112,5 @@ def _classes(names: list[str]) -> str:
 
 def _names(names: list[str]) -> str:
     more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
-    return ", ".join(names[:MAX_NAMES]) + more
+    separator = "; " if any("," in name for name in names) else ", "
+    return separator.join(names[:MAX_NAMES]) + more

@@ -56,6 +56,11 @@ class Comparison(NamedTuple):
         return self.pairs.p_value >= 0.05
 
     @property
+    def uncertain(self) -> bool:
+        """Whether there is a difference that may be chance."""
+        return self.by_chance and self.points != 0 and not math.isnan(self.points)
+
+    @property
     def verdict(self) -> str:
         """A verb between student and baseline; only a difference beyond chance beats or loses."""
         if math.isnan(self.points):
@@ -111,31 +116,27 @@ def headline(comparisons: list[Comparison], num_measured: int) -> str:
         return "No student has a baseline, so what the unlabelled images brought is not measured."
     if len({(c.student, c.baseline) for c in comparisons}) > 1:
         better = sum(c.verdict == "beat" for c in comparisons)
-        number = {0: "none", len(comparisons): "all"}.get(better, str(better))
+        number = {0: "none of", len(comparisons): "all"}.get(better, f"{better} of")
         return (
-            f"Students beat their budget-matched baselines in {number} of "
+            f"Students beat their budget-matched baselines, beyond chance, in {number} "
             f"{len(comparisons)} comparisons."
         )
     by_verdict: dict[str, list[Comparison]] = {}
-    for comparison in comparisons:
+    for comparison in sorted(comparisons, key=lambda c: c.by_chance):
         by_verdict.setdefault(comparison.verdict, []).append(comparison)
     clauses = []
     for i, (verdict, same) in enumerate(by_verdict.items()):
         baseline = "it" if i else "its budget-matched baseline"
-        places = _join([f"on {c.dataset}{_by(c)}" for c in same])
-        clauses.append(f"{verdict} {baseline} {places}")
-    return f"The student {_join(clauses)}."
+        places = " and ".join(f"on {c.dataset}{_by(c)}" for c in same)
+        chance = ", which may be chance" if same[0].uncertain else ""
+        clauses.append(f"{verdict} {baseline} {places}{chance}")
+    return f"The student {', and '.join(clauses)}."
 
 
 def _by(comparison: Comparison) -> str:
     if math.isnan(comparison.points) or comparison.points == 0:
         return ""
-    chance = ", which may be chance" if comparison.by_chance else ""
-    return f" by {points(abs(comparison.points))}{chance}"
-
-
-def _join(parts: list[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+    return f" by {points(abs(comparison.points))}"
 
 
 def points(value: float) -> str:

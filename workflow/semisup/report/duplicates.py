@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.compute as pc
 from markupsafe import Markup
 
 from semisup import plots, schemas, tables
@@ -39,6 +40,7 @@ class DuplicatesView(NamedTuple):
     unlabeled: str
     num_close: int
     num_removed: int
+    removed_share: float
     record_distance: float
     remove: Remove
     figure: Markup
@@ -49,8 +51,8 @@ class DuplicatesView(NamedTuple):
     copied: list[Copied]
 
 
-def view_duplicates(plan: Plan, unlabeled: str) -> DuplicatesView:
-    """Reads identities and distances of all pairs, and the rest only of those shown."""
+def view_duplicates(plan: Plan, unlabeled: str, num_samples: int) -> DuplicatesView:
+    """``num_samples``: of U. Reads identities and distances of all pairs, and the rest only of those shown."""
     duplicates = plan.config.duplicates
     assert duplicates is not None
     path = Path(f"{plan.results}/duplicates/{unlabeled}/pairs.parquet")
@@ -67,6 +69,7 @@ def view_duplicates(plan: Plan, unlabeled: str) -> DuplicatesView:
         unlabeled=unlabeled,
         num_close=len(rows),
         num_removed=int(removed.sum()),
+        removed_share=int(removed.sum()) / max(num_samples, 1),
         record_distance=duplicates.record_distance,
         remove=duplicates.remove,
         figure=plots.distance_histogram(distances, cuts_in_force(duplicates.remove, distances)),
@@ -106,8 +109,7 @@ def _removed(plan: Plan, unlabeled: str) -> np.ndarray:
     name = next(n for n, s in plan.config.selections.items() if s.unlabeled == unlabeled)
     path = Path(f"{plan.results}/selections/{name}/removed.parquet")
     table = tables.read_table(path, schemas.REMOVED)
-    reasons = np.array(table["reason"].to_pylist(), dtype=str)
-    return tables.identity(table)[reasons == "duplicate_of_evaluation"]
+    return tables.identity(table.filter(pc.equal(table["reason"], "duplicate_of_evaluation")))
 
 
 def _pairs(

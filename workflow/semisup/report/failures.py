@@ -35,13 +35,14 @@ class FailuresView(NamedTuple):
         return sum(self.kinds.values())
 
 
-def view_scoring(plan: Plan, teacher: str, unlabeled: str, manifests: list[Manifest]) -> FailuresView:
+def view_scoring(
+    plan: Plan, teacher: str, unlabeled: str, manifests: list[Manifest]
+) -> FailuresView:
     """Failures of U as a teacher met them; reads the details only of those shown."""
     path = Path(f"{plan.results}/scores/{teacher}/{unlabeled}/failures.parquet")
     table = tables.read_table(path, schemas.FAILURES, ["shard_id", "status"])
-    status = table["status"].cast(pa.string())
-    rows = spread(status.to_pylist(), MAX_ROWS)
-    details = read_rows(path, rows, schemas.FAILURES.names)
+    codes, kinds = _encode(table["status"])
+    details = read_rows(path, spread(codes, MAX_ROWS), schemas.FAILURES.names)
     failed = np.bincount(table["shard_id"].to_numpy())
     lost = [
         shard["path"]
@@ -53,8 +54,15 @@ def view_scoring(plan: Plan, teacher: str, unlabeled: str, manifests: list[Manif
         Failure(row["key"], row["shard"], row["sample_index"], row["status"], row["reason"])
         for row in details
     ]
+    counts = np.bincount(codes, minlength=len(kinds)).tolist()
     name = f"{unlabeled}, scored by {teacher}"
-    return FailuresView(name, _count(status.to_pylist()), shown, lost)
+    return FailuresView(name, dict(sorted(zip(kinds, counts, strict=True))), shown, lost)
+
+
+def _encode(status: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """A number for each row, and the status each number stands for."""
+    encoded = status.unify_dictionaries().combine_chunks()
+    return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
 
 
 def view_dataset(plan: Plan, name: str, manifests: list[Manifest]) -> FailuresView:
@@ -72,25 +80,24 @@ def view_dataset(plan: Plan, name: str, manifests: list[Manifest]) -> FailuresVi
 
 def _read_failed(path: Path, manifest: Manifest, limit: int) -> list[Failure]:
     paths = {shard["shard_id"]: shard["path"] for shard in manifest["shards"]}
-    status = tables.read_table(path, schemas.SAMPLES, ["status"])["status"].cast(pa.string())
-    rows = [i for i, value in enumerate(status.to_pylist()) if value != tars.OK][:limit]
+    codes, kinds = _encode(tables.read_table(path, schemas.SAMPLES, ["status"])["status"])
+    bad = [i for i, kind in enumerate(kinds) if kind != tars.OK]
+    rows = np.flatnonzero(np.isin(codes, bad))[:limit].tolist()
     columns = ["shard_id", "sample_index", "key", "status", "reason"]
     return [
-        Failure(row["key"], paths[row["shard_id"]], row["sample_index"], row["status"], row["reason"])
+        Failure(
+            row["key"], paths[row["shard_id"]], row["sample_index"], row["status"], row["reason"]
+        )
         for row in read_rows(path, rows, columns)
     ]
 
 
-def _count(statuses: list[str]) -> dict[str, int]:
-    names, counts = np.unique(np.array(statuses, dtype=str), return_counts=True)
-    return dict(zip(names.tolist(), counts.tolist(), strict=True))
-
-
-def spread(kinds: list[str], limit: int) -> list[int]:
+def spread(codes: np.ndarray, limit: int) -> list[int]:
     """Up to ``limit`` places such that rare kinds are not crowded out by frequent ones."""
-    names, codes = np.unique(np.array(kinds, dtype=str), return_inverse=True)
+    if len(codes) == 0:
+        return []
     order = np.argsort(codes, kind="stable")
-    starts = np.searchsorted(codes[order], np.arange(len(names)))
+    starts = np.searchsorted(codes[order], np.arange(codes.max() + 1))
     turn = np.empty(len(codes), np.int64)
     turn[order] = np.arange(len(codes)) - starts[codes[order]]
     chosen = np.lexsort((np.arange(len(codes)), turn))[:limit]

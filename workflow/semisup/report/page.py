@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 from pyarrow import Table
 
 from semisup import tables
-from semisup.checks import trainings
 from semisup.books import words
+from semisup.checks import trainings
 from semisup.ledger import Summary
 from semisup.plan import Plan
 from semisup.progress import duration
@@ -26,15 +26,21 @@ def gather(plan: Plan, evaluations: Table) -> dict[str, object]:
     lines = accuracy.make_lines(plan, evaluations, processed)
     comparisons = accuracy.compare(plan, evaluations)
 
-    scorings = {}
+    scorings: dict[tuple[str, str], accounts.Account] = {}
+    num_samples: dict[str, int] = {}
     failed = []
-    for teacher, unlabeled in sorted({(s.teacher, s.unlabeled) for s in config.selections.values()}):
+    for teacher, unlabeled in sorted(
+        {(s.teacher, s.unlabeled) for s in config.selections.values()}
+    ):
         scorings[teacher, unlabeled] = accounts.account_for_scoring(plan, teacher, unlabeled)
+        num_samples[unlabeled] = scorings[teacher, unlabeled].scale
         manifests = accounts.read_manifests(plan, unlabeled)
         failed.append(failures.view_scoring(plan, teacher, unlabeled, manifests))
 
     views, selected = [], []
-    max_classes = max(3, min(selections.MAX_CLASSES, MAX_CLASSES_ON_PAGE // max(len(config.selections), 1)))
+    max_classes = max(
+        3, min(selections.MAX_CLASSES, MAX_CLASSES_ON_PAGE // max(len(config.selections), 1))
+    )
     for name, selection in config.selections.items():
         summary: Summary = tables.read_json(Path(f"{plan.results}/selections/{name}/summary.json"))
         chosen = selections.read_chosen(plan, name)
@@ -52,12 +58,17 @@ def gather(plan: Plan, evaluations: Table) -> dict[str, object]:
         labelled.append(accounts.account_for_dataset(plan, name, own, processed))
         failed.append(failures.view_dataset(plan, name, accounts.read_manifests(plan, name)))
 
+    close = [
+        duplicates.view_duplicates(plan, name, num_samples[name])
+        for name in sorted(plan.unlabeled)
+        if config.duplicates
+    ]
     curves = training.view_curves(plan)
     return {
         "headline": headline(comparisons, len(lines)),
         "comparisons": comparisons,
         "warnings": attention.find_warnings(
-            plan, lines, views, [*scorings.values(), *labelled], failed, curves
+            plan, lines, views, [*scorings.values(), *labelled], failed, close, curves
         ),
         "datasets": [
             (name, own, accuracy.make_axis([line.accuracy for line in own]))
@@ -66,11 +77,7 @@ def gather(plan: Plan, evaluations: Table) -> dict[str, object]:
         ],
         "lines": lines,
         "selections": views,
-        "duplicates": [
-            duplicates.view_duplicates(plan, name)
-            for name in sorted(plan.unlabeled)
-            if config.duplicates
-        ],
+        "duplicates": close,
         "accounts": selected,
         "labelled": labelled,
         "failures": [view for view in failed if view.total],
@@ -94,7 +101,7 @@ def render(context: dict[str, object]) -> str:
     environment.filters |= {
         "count": lambda value: f"{value:,}",
         "percent": percent,
-        "interval": lambda bounds: f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}",
+        "interval": interval,
         "score": score,
         "words": words,
         "points": points,
@@ -104,12 +111,21 @@ def render(context: dict[str, object]) -> str:
     return environment.get_template("page.html.j2").render(context)
 
 
+DASH = "–"
+
+
+def interval(bounds: tuple[float, float]) -> str:
+    return f"{100 * bounds[0]:.1f}{DASH}{100 * bounds[1]:.1f}"
+
+
 def percent(share: float) -> str:
-    return "–" if math.isnan(share) else f"{100 * share:.1f} %"
+    return DASH if math.isnan(share) else f"{100 * share:.1f} %"
 
 
 def score(probability: float | None) -> str:
-    """A softmax probability to three digits; never 1.000 for what is less."""
+    """A softmax probability to three digits; never 0 or 1, which it never is."""
     if probability is None:
-        return "–"
-    return "> 0.999" if 0.9995 <= probability < 1 else f"{probability:.3f}"
+        return DASH
+    if probability < 0.001:
+        return "< 0.001"
+    return "> 0.999" if probability > 0.999 else f"{probability:.3f}"

@@ -57,7 +57,7 @@ def measure(class_ids: np.ndarray, class_ranks: np.ndarray, labels: np.ndarray) 
         overall=Share(int(hits.sum()), len(hits)),
         clutter=int((labels < 0).sum()),
         table=_buckets(counts, table_edges(length)),
-        curve=_buckets(counts, curve_edges(length)),
+        curve=_buckets(counts, curve_edges(length, len(hits))),
         by_class={
             int(i): Share(int(right[i]), int(totals[i])) for i in np.flatnonzero(totals).tolist()
         },
@@ -71,15 +71,16 @@ def table_edges(length: int) -> list[int]:
     return [edge for edge in steps if first <= edge < length] + ([length] if length else [])
 
 
-def curve_edges(length: int, num_points: int = 40) -> list[int]:
-    """Last ranks of the points of the curve, equally spaced."""
+def curve_edges(length: int, num_rows: int) -> list[int]:
+    """Last ranks of the points of the curve: equally spaced, each of some 50 rows, at most 40."""
+    num_points = min(max(num_rows // 50, 5), 40)
     return sorted({round(length * (i + 1) / num_points) for i in range(num_points)} - {0})
 
 
 def _buckets(counts: list[np.ndarray], edges: list[int]) -> list[Bucket]:
     totals, hits, clutter = (np.cumsum(column) for column in counts)
     buckets = []
-    for before, last in zip([0, *edges[:-1]], edges, strict=True):
+    for before, last in zip([0, *edges], edges, strict=False):
         buckets.append(
             Bucket(
                 first=before + 1,

@@ -93,7 +93,7 @@ def view_selection(
         sizes=plots.class_sizes(
             [c["num_images"] for c in summary["classes"]], selection.images_per_class
         ),
-        cuts=plots.class_cuts([c["cut_score"] for c in summary["classes"]]),
+        cuts=plots.class_cuts([c["cut_log_odds"] for c in summary["classes"]]),
         tiles=_tiles(plan, name, summary, chosen, labels, max_classes),
         precision=measured,
         precision_figure=_precision_figure(measured) if measured and measured.curve else None,
@@ -176,7 +176,9 @@ def _tiles(
             right=truth == int(chosen.class_ids[row]) if known else None,
         )
 
-    return [ClassTiles(c, [tile(r) for r in best], [tile(r) for r in last]) for c, best, last in spans]
+    return [
+        ClassTiles(c, [tile(r) for r in best], [tile(r) for r in last]) for c, best, last in spans
+    ]
 
 
 def read_rows(path: Path, rows: list[int], columns: list[str]) -> list[dict[str, Any]]:

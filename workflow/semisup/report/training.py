@@ -4,6 +4,7 @@ import csv
 import importlib.metadata
 import math
 import platform
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,11 +19,20 @@ from semisup.report.accuracy import model_order
 
 MAX_POINTS = 400
 RULES = (
-    "make_digits make_cifar10 pack_folder index_shards import_weights train extract_features "
-    "find_duplicates merge_duplicates find_copies score_shards count_images select pack_selection "
-    "pretrain finetune evaluate"
-).split()
-PACKAGES = "semisup snakemake torch torchvision faiss-gpu pyarrow numpy pillow".split()
+    "make_digits", "make_cifar10", "pack_folder", "index_shards", "import_weights", "train",
+    "extract_features", "find_duplicates", "merge_duplicates", "find_copies", "score_shards",
+    "count_images", "select", "pack_selection", "pretrain", "finetune", "evaluate",
+)  # fmt: skip
+PACKAGES = (
+    "snakemake",
+    "torch",
+    "torchvision",
+    "faiss-gpu",
+    "faiss-cpu",
+    "pyarrow",
+    "numpy",
+    "pillow",
+)
 
 
 class Curve(NamedTuple):
@@ -115,7 +125,8 @@ def config_yaml(plan: Plan) -> str:
     used = {t.recipe for m in plan.config.models.values() for t in trainings(m).values()}
     recipes = {name: recipe for name, recipe in config.get("recipes", {}).items() if name in used}
     config["recipes"] = recipes
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=88)
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=88)
+    return re.sub(r"^( +)'on':", r"\1on:", text, flags=re.MULTILINE)
 
 
 def read_versions() -> dict[str, str]:

@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ log = logging.getLogger("semisup")
 
 def main(
     settings: settings.CountImages,
+    first_scores: Path,
     first_images: Path,
     first_manifest: Path,
     counts: Path,
@@ -25,18 +27,28 @@ def main(
 ) -> None:
     """Compare each part's statuses with its manifest, shard by shard; write counts and failures.
 
-    Raises DataError naming the shard whose samples are not all accounted for.
+    Raises DataError naming the shard whose samples are not all accounted for, or the part whose
+    scores are not those of its images.
     """
     statuses: Counter[str] = Counter()
-    failed = []
+    failed, num_score_rows = [], 0
+    scores_paths = tables.part_paths(first_scores, settings.num_parts)
     images_paths = tables.part_paths(first_images, settings.num_parts)
     manifest_paths = tables.part_paths(first_manifest, settings.num_parts)
-    for images_path, manifest_path in zip(images_paths, manifest_paths, strict=True):
+    for scores_path, images_path, manifest_path in zip(
+        scores_paths, images_paths, manifest_paths, strict=True
+    ):
         images = tables.read_table(images_path, schemas.IMAGES)
         manifest = tables.read_json(manifest_path)
         check_shards(images_path, images, manifest["shards"])
         status = images["status"].cast(pa.string())
         statuses.update(status.to_pylist())
+        num_score_rows += tables.count_rows(scores_path)
+        if num_score_rows != statuses[tars.OK] * settings.classes_per_image:
+            raise DataError(
+                f"{scores_path}: up to here {num_score_rows} scores for {statuses[tars.OK]} images "
+                f"of {settings.classes_per_image} classes each. Delete this file and run again."
+            )
         failed.append(_failures(images, manifest_path, np.asarray(pc.not_equal(status, tars.OK))))
     num_samples = sum(statuses.values())
     tables.write_json(
@@ -44,6 +56,7 @@ def main(
         {
             "num_samples": num_samples,
             "num_scored": statuses[tars.OK],
+            "num_score_rows": num_score_rows,
             "statuses": dict(statuses),
         },
     )
@@ -53,12 +66,11 @@ def main(
     log.info("%d samples: %s", num_samples, dict(statuses))
 
 
-def check_shards(path: Path, images: pa.Table, shards: list[dict[str, object]]) -> None:
+def check_shards(path: Path, images: pa.Table, shards: list[dict[str, Any]]) -> None:
     """Each shard has the rows its manifest says, numbered without gap or repetition."""
     identities = tables.identity(images)
     expected = [
-        (np.int64(shard["shard_id"]) << 32) + np.arange(shard["num_samples"])  # type: ignore[call-overload]
-        for shard in shards
+        (np.int64(shard["shard_id"]) << 32) + np.arange(shard["num_samples"]) for shard in shards
     ]
     for shard, wanted in zip(shards, expected, strict=True):
         found = identities[identities >> 32 == shard["shard_id"]]

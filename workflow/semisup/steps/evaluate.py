@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from semisup import loader, metrics, models, schemas, settings, tables
+from semisup import inference, loader, metrics, models, schemas, settings, tables
 from semisup.progress import Progress
 from semisup.samples import Samples, labelled_rows, read_samples
 from semisup.steps import run
@@ -95,7 +95,7 @@ def predict_dataset(
                 "label": own.numpy().astype(np.int32),
                 "class_id": best.numpy().astype(np.int32),
                 "score": scores.numpy(),
-                "label_rank": metrics.label_ranks(logits, own).numpy().astype(np.int32),
+                "label_rank": inference.label_ranks(logits, own).numpy().astype(np.int32),
             }
         )
     names = schemas.PREDICTIONS.names[1:]

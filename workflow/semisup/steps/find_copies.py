@@ -22,7 +22,7 @@ def main(settings: settings.FindCopies, first_manifest: Path, copies: Path) -> N
         content = b"".join(samples.table["content_hash"].take(rows).to_pylist())
         hashes.append(np.frombuffer(content, np.uint64).reshape(-1, 2))
     copy, first = selection.find_copies(np.concatenate(identities), np.concatenate(hashes))
-    columns = {}
+    columns: dict[str, np.ndarray] = {}
     for prefix, identity in (("", copy), ("first_", first)):
         shard_ids, sample_indices = tables.split_identity(identity)
         columns |= {f"{prefix}shard_id": shard_ids, f"{prefix}sample_index": sample_indices}

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -54,11 +55,11 @@ def find_images(folder: Path, classes: list[str] | None) -> list[Entry]:
     With ``classes``, those below the sub-folder of each class. What is left out is logged.
     Raises DataError when there is none, in all or of a class, or when something cannot be read.
     """
-    names = _list(folder)
+    names = {path.name for path in _list(folder)}
     if classes is None:
         entries, others = _sort_out(folder, folder, None)
     else:
-        _log_left_out(folder, "not in the folder of a class", sorted({*names}.difference(classes)))
+        _log_left_out(folder, "not in the folder of a class", sorted(names.difference(classes)))
         entries, others = [], []
         for class_id, name in enumerate(classes):
             if name not in names or not (folder / name).is_dir():
@@ -95,26 +96,26 @@ def _sort_out(folder: Path, start: Path, class_id: int | None) -> tuple[list[Ent
     return images, others
 
 
-def _walk(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
     """Everything below that is not a folder; links are followed."""
-    real = os.path.realpath(folder)
+    real = folder.resolve()
     if real in above:
         raise DataError(f"{folder}: this link leads back to a folder that holds it; remove it.")
-    for name in _list(folder):
-        path = folder / name
-        if os.path.isdir(path):
+    for path in _list(folder):
+        try:
+            mode = path.stat().st_mode
+        except OSError as error:
+            what = f"a broken link to {path.readlink()}" if path.is_symlink() else "cannot be read"
+            raise DataError(f"{path}: {what} ({error.strerror}); mend or remove it.") from error
+        if stat.S_ISDIR(mode):
             yield from _walk(path, above | {real})
-        elif os.path.exists(path):
-            yield path
-        elif os.path.islink(path):
-            raise DataError(f"{path}: a broken link, to {os.readlink(path)}; mend or remove it.")
         else:
-            raise DataError(f"{path}: cannot be read. Make it readable or remove it.")
+            yield path
 
 
-def _list(folder: Path) -> list[str]:
+def _list(folder: Path) -> list[Path]:
     try:
-        return sorted(os.listdir(folder))
+        return sorted(folder.iterdir())
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror}).") from error
 
@@ -128,7 +129,7 @@ def unique_keys(relatives: Iterable[str]) -> list[str]:
     taken: set[str] = set()
     keys = []
     for relative in relatives:
-        stem = os.fsencode(os.path.splitext(relative)[0]).decode("utf-8", "replace")
+        stem = os.fsencode(relative.removesuffix(Path(relative).suffix)).decode("utf-8", "replace")
         # The webdataset library skips what begins with a folder named like __this__.
         key = base = re.sub(r"^_{2,}", "_", stem.replace(".", "_"))
         number = 1
@@ -155,7 +156,7 @@ def read_members(entry: Entry) -> dict[str, bytes]:
 
 
 def _extension(path: str) -> str:
-    return os.path.splitext(path)[1][1:].lower()
+    return Path(path).suffix[1:].lower()
 
 
 if __name__ == "__main__":

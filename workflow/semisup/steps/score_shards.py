@@ -52,7 +52,9 @@ def main(
         if len(batch.rows):
             top = inference.top_classes(predict(batch.images_NCHW), settings.classes_per_image)
             if not top.log_odds_NP.isfinite().all():
-                raise DataError(f"{manifest}: scores are not finite; the teacher's weights are bad.")
+                raise DataError(
+                    f"{manifest}: scores are not finite; the teacher's weights are bad."
+                )
             logsumexp[batch.rows] = top.logsumexp_N.numpy()
             blocks.append(_rank(top, identities[batch.rows]))
         progress.update(done)

@@ -133,9 +133,7 @@ def _close_images(
 ) -> pd.DataFrame:
     table = tables.read_table(path, schemas.DUPLICATES)
     identities, distances = tables.identity(table), table["distance"].to_numpy()
-    close, nearest = closest_images(
-        identities, distances, remove.closest, remove.max_distance
-    )
+    close, nearest = closest_images(identities, distances, remove.closest, remove.max_distance)
     distance = dict(zip(close.tolist(), nearest.tolist(), strict=True))
     for review in reviewed:
         for identity, decision in _read_review(review, manifests).items():
@@ -166,14 +164,16 @@ def _read_review(path: Path, manifests: list[Path]) -> dict[int, str]:
         for manifest in manifests
         for shard in tables.read_json(manifest)["shards"]
     }
+    shard_ids = review["shard_id"].to_numpy(np.int64)
+    sample_indices = review["sample_index"].to_numpy(np.int64)
     unknown = [
-        (row.shard_id, row.sample_index)
-        for row in review.itertuples()
-        if not 0 <= row.sample_index < num_samples.get(row.shard_id, 0)
+        (shard_id, index)
+        for shard_id, index in zip(shard_ids.tolist(), sample_indices.tolist(), strict=True)
+        if not 0 <= index < num_samples.get(shard_id, 0)
     ]
     if unknown:
         raise DataError(f"{path}: {len(unknown)} images are not in U, first {unknown[:3]}.")
-    identities = (review["shard_id"].astype(np.int64) << 32) | review["sample_index"]
+    identities = (shard_ids << 32) | sample_indices
     return dict(zip(identities.tolist(), review["decision"], strict=True))
 
 
@@ -189,9 +189,7 @@ def _write_removed(path: Path, removal: pd.DataFrame) -> None:
     tables.write_table(path, columns, schemas.REMOVED)
 
 
-def _write_selection(
-    path: Path, chosen: Ranked, classes: list[str], manifests: list[Path]
-) -> None:
+def _write_selection(path: Path, chosen: Ranked, classes: list[str], manifests: list[Path]) -> None:
     keys = np.empty(len(chosen.identity), object)
     shards = np.empty(len(chosen.identity), object)
     for manifest in manifests:

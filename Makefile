@@ -1,0 +1,52 @@
+# Two commands: `make demo` runs the pipeline on the embedded data, `make test` passes the tests.
+# Both set everything up first, in .venv, and may be repeated.
+
+PYTHON ?= python3
+UV := $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.txt)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: setup demo test lint types docs requirements cifar10 clean
+
+setup: .venv/installed
+
+.venv/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit(f"Python 3.11 to 3.13 is needed; $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12")'
+	@echo "Setting up .venv: about 7 GB with PyTorch, some minutes the first time"
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet $(UV)
+	VIRTUAL_ENV=.venv uv pip install --quiet --require-hashes -r requirements.txt
+	touch $@
+
+demo: setup
+	snakemake --profile profiles/local
+
+test: setup lint types
+	pytest
+
+lint: setup
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint
+
+types: setup
+	mypy
+
+# What is generated from the code: the reference of the configuration, the conda environment.
+docs: setup
+	python docs/generate.py
+
+requirements: setup
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements.txt
+
+# The experiment of the README, three seeds, then their table.
+cifar10: setup
+	for seed in 0 1 2; do \
+		snakemake --profile profiles/local --configfile examples/cifar10.yaml \
+			--config seed=$$seed results=results/cifar10/seed-$$seed || exit 1; \
+	done
+	python examples/summarize.py results/cifar10/seed-0 results/cifar10/seed-1 results/cifar10/seed-2
+
+clean:
+	rm -rf results .snakemake

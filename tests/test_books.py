@@ -1,0 +1,142 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from semisup import books
+from semisup.ledger import ImageCounts, Ledger, Manifest, Row, Summary
+
+number = st.integers(0, 10**9)
+statuses = st.dictionaries(
+    st.sampled_from(["truncated_image", "empty", "not_an_image", "missing_image", "truncated_tar"]),
+    number,
+)
+reasons = st.fixed_dictionaries({"duplicate_of_evaluation": number, "copy": number})
+
+
+def manifest(counts: dict[str, int]) -> Manifest:
+    total = sum(counts.values())
+    shards = [
+        {"shard_id": i, "path": "", "size_bytes": 0, "sha256": "", "num_samples": n}
+        for i, n in enumerate((total // 3, total - total // 3))
+    ]
+    return Manifest(dataset="d", part=0, samples_sha256="", shards=shards, statuses=counts)  # type: ignore[typeddict-item]
+
+
+def scoring(ok: int, failed: dict[str, int], lost: int = 0) -> Ledger:
+    total = ok + sum(failed.values())
+    index = {k: v for k, v in failed.items() if k in ("missing_image", "truncated_tar")}
+    indexed = manifest({"ok": total - sum(index.values()), **index})
+    counts = ImageCounts(
+        num_samples=total,
+        statuses={"ok": ok, **failed},
+        num_scored=ok - lost,
+        num_score_rows=2 * ok,
+    )
+    return books.scoring_books([indexed], counts, sum(failed.values()), 2)
+
+
+def summary(removed: dict[str, int], scored: int, distinct: int, rows: int) -> Summary:
+    entry = {
+        "class_id": 0,
+        "class_name": "",
+        "num_images": rows,
+        "cut_log_odds": 0.0,
+        "cut_score": 0.5,
+    }
+    return Summary(
+        selection_sha256="", num_rows=rows, num_distinct=distinct, num_scored=scored,
+        num_candidates=scored - sum(removed.values()), removed=removed, classes=[entry],  # type: ignore[list-item]
+    )  # fmt: skip
+
+
+def selection(
+    removed: dict[str, int], left: int, unscored: int = 0, selected_removed: int = 0
+) -> Ledger:
+    distinct = left // 2
+    made = summary(removed, left + sum(removed.values()), distinct, 2 * distinct)
+    in_table = {**removed, "copy": removed["copy"] + unscored}
+    made["removed"] = in_table
+    counts = books.SelectionCounts(
+        2 * distinct, distinct, in_table, {"copy": unscored}, selected_removed
+    )
+    return books.selection_books(made, counts, left + sum(removed.values()), 10**10, 2)
+
+
+def balanced(ledger: Ledger) -> bool:
+    return all(equation.holds for equation in ledger.equations)
+
+
+def left_over(rows: list[Row]) -> int:
+    """What the first total has left after all losses, checking the totals on the way."""
+    left = rows[0].count
+    for row in rows[1:]:
+        if row.kind == "loss":
+            left -= row.count
+        elif row.kind == "total":
+            assert row.count == left, row
+    return left
+
+
+@given(number, statuses)
+def test_scoring_balances_whatever_failed(ok: int, failed: dict[str, int]) -> None:
+    assert balanced(scoring(ok, failed))
+
+
+@given(number, statuses)
+def test_the_rows_of_scoring_lead_from_the_tars_to_the_scored(
+    ok: int, failed: dict[str, int]
+) -> None:
+    assert left_over(scoring(ok, failed).rows) == ok
+
+
+@given(st.integers(1, 10**9), statuses)
+def test_one_lost_score_is_found(ok: int, failed: dict[str, int]) -> None:
+    assert not balanced(scoring(ok, failed, lost=1))
+
+
+@given(reasons, number)
+def test_a_selection_balances_whatever_was_removed(removed: dict[str, int], left: int) -> None:
+    assert balanced(selection(removed, left))
+
+
+@given(reasons, number, number)
+def test_removed_images_without_a_score_are_not_subtracted_again(
+    removed: dict[str, int], left: int, unscored: int
+) -> None:
+    assert balanced(selection(removed, left, unscored))
+
+
+@given(reasons, number)
+def test_the_rows_of_a_selection_lead_from_the_scored_to_the_selected(
+    removed: dict[str, int], left: int
+) -> None:
+    scored = Row("scored", left + sum(removed.values()), "total")
+    assert left_over([scored, *selection(removed, left).rows]) == left // 2
+
+
+def test_a_removed_image_in_the_selection_is_found() -> None:
+    removed = {"duplicate_of_evaluation": 1, "copy": 0}
+    assert not balanced(selection(removed, 10, selected_removed=1))
+
+
+@pytest.mark.parametrize("packed", [9, 11])
+def test_a_lost_or_doubled_packed_sample_is_found(packed: int) -> None:
+    made = summary({}, 20, 10, 10)
+    assert balanced(books.packing_books(made, manifest({"ok": 10}), 10))
+    assert not balanced(books.packing_books(made, manifest({"ok": packed}), packed))
+
+
+def test_a_training_that_stopped_early_is_found() -> None:
+    assert balanced(books.training_books("student/pretrain", 100, 0, 100, 10))
+    assert not balanced(books.training_books("student/pretrain", 90, 0, 100, 10))
+
+
+def test_a_training_says_how_often_it_saw_each_sample() -> None:
+    (row,) = books.training_books("student/pretrain", 25, 0, 25, 10).rows
+    assert row.note == "2.5 passes"
+
+
+@given(st.lists(statuses, min_size=1, max_size=4))
+def test_statuses_of_all_parts_are_added(parts: list[dict[str, int]]) -> None:
+    manifests = [manifest({"ok": 1, **part}) for part in parts]
+    assert balanced(books.dataset_books(manifests, books.count_samples(manifests)))

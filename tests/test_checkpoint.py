@@ -1,0 +1,53 @@
+"""Training states on disk."""
+
+import torch
+
+from semisup import checkpoint
+
+
+def state(step: int) -> dict[str, object]:
+    return {"step": step, "model": {"w": torch.full((3,), float(step))}}
+
+
+def test_the_newest_state_is_loaded(tmp_path):
+    for step in (1, 2, 30):
+        checkpoint.save(tmp_path, step, state(step))
+    loaded = checkpoint.load(tmp_path)
+    assert loaded is not None
+    assert loaded["step"] == 30
+    assert torch.equal(loaded["model"]["w"], torch.full((3,), 30.0))
+
+
+def test_two_generations_are_kept(tmp_path):
+    for step in range(5):
+        checkpoint.save(tmp_path, step, state(step))
+    assert [p.name[:15] for p in sorted(tmp_path.iterdir())] == [
+        "step-0000000003",
+        "step-0000000004",
+    ]
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
+    checkpoint.save(tmp_path, 1, state(1))
+    checkpoint.save(tmp_path, 2, state(2))
+    newest = max(tmp_path.iterdir())
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    loaded = checkpoint.load(tmp_path)
+    assert loaded is not None
+    assert loaded["step"] == 1
+    assert "damaged" in caplog.text
+
+
+def test_without_a_checkpoint_there_is_nothing_to_load(tmp_path):
+    assert checkpoint.load(tmp_path / "absent") is None
+
+
+def test_checkpoints_of_another_run_and_leftovers_are_removed(tmp_path):
+    checkpoint.save(tmp_path / "old", 1, state(1))
+    checkpoint.save(tmp_path / "own", 1, state(1))
+    (tmp_path / "own" / ".step.x.tmp").write_bytes(b"half")
+    checkpoint.keep_only(tmp_path / "own")
+    assert [p.name for p in tmp_path.iterdir()] == ["own"]
+    assert len(list((tmp_path / "own").iterdir())) == 1

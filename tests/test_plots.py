@@ -1,0 +1,39 @@
+import re
+
+import numpy as np
+import pytest
+from markupsafe import Markup
+
+from semisup import plots
+
+FIGURES = {
+    "class_sizes": lambda: plots.class_sizes([5, 3, 0], 5),
+    "class_sizes of no class": lambda: plots.class_sizes([], 5),
+    "class_sizes of many": lambda: plots.class_sizes(list(range(1000)), 1000),
+    "class_cuts": lambda: plots.class_cuts([3.0, -2.0, None]),
+    "class_cuts of empty classes": lambda: plots.class_cuts([None, None]),
+    "class_cuts of many": lambda: plots.class_cuts(np.linspace(-20, 30, 1000).tolist()),
+    "precision_curve": lambda: plots.precision_curve([5, 10], [1, 0.5], [(0.8, 1), (0.2, 0.8)], [1, 0.75]),
+    "distance_histogram": lambda: plots.distance_histogram(np.array([0.1, 0.2]), [("closest 1", 0.1)]),
+    "distance_histogram of nothing": lambda: plots.distance_histogram(np.empty(0), []),
+    "training_curves": lambda: plots.training_curves([10, 20], [2.0, 1.0], [0.1, 0.0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_the_same_every_time(name: str) -> None:
+    assert FIGURES[name]() == FIGURES[name]()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_takes_its_colours_and_typeface_from_the_page(name: str) -> None:
+    svg = FIGURES[name]()
+    assert isinstance(svg, Markup)
+    assert "var(--ink)" in svg or "var(--muted)" in svg
+    assert not re.search("#fe01a|font-family|<style|<metadata|<image", svg)
+
+
+def test_text_in_a_figure_is_escaped() -> None:
+    svg = plots.distance_histogram(np.array([0.1]), [("<script>$x^2$", 0.1)])
+    assert "<script>" not in svg
+    assert "&lt;script&gt;$x^2$" in svg

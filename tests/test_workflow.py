@@ -1,0 +1,218 @@
+"""The whole pipeline through Snakemake on the tiny configuration, and the data it produces."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import webdataset as wds
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
+
+
+def snakemake(folder: Path, *arguments: str, check: bool = True) -> str:
+    """Run Snakemake on the repository with its own records kept in ``folder``."""
+    command = [SNAKEMAKE, "--directory", str(folder), "--snakefile", str(ROOT / "Snakefile")]
+    done = subprocess.run(
+        [*command, "--cores", "2", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    output = done.stdout + done.stderr
+    assert not check or done.returncode == 0, output[-5000:]
+    return output
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A folder in which the tiny configuration has run to the report."""
+    folder = tmp_path_factory.mktemp("run")
+    config = folder / "config.yaml"
+    config.write_text((ROOT / "tests" / "tiny.yaml").read_text())
+    snakemake(folder, "--configfile", str(config), "--show-failed-logs")
+    return folder
+
+
+def stale(run: Path, **changes: object) -> set[str]:
+    """Rules a dry-run wants to run after the configuration is changed at dotted keys."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    for path, value in changes.items():
+        *sections, key = path.split("__")
+        section = config
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[key] = value
+    changed = run / "changed.yaml"
+    changed.write_text(yaml.safe_dump(config))
+    output = snakemake(run, "--configfile", str(changed), "--dry-run", "--quiet", "rules")
+    return set(re.findall(r"^(\w+) +\d+$", output, re.M)) - {"total", "all"}
+
+
+def test_a_second_run_has_nothing_to_do(run):
+    output = snakemake(run, "--configfile", str(run / "config.yaml"))
+    assert "Nothing to be done" in output
+
+
+def test_every_sample_of_u_has_one_status_and_the_dirt_is_named(run):
+    counts = json.loads((run / "results/scores/teacher/unlabeled/images.json").read_text())
+    images = pd.concat(
+        pd.read_parquet(p) for p in (run / "results/scores/teacher/unlabeled").glob("images-*")
+    )
+    assert images.status.value_counts().to_dict() == counts["statuses"]
+    assert len(images.drop_duplicates(["shard_id", "sample_index"])) == counts["num_samples"]
+    assert set(counts["statuses"]) == {
+        "ok", "empty", "missing_image", "not_an_image", "too_many_pixels", "truncated_image",
+        "truncated_tar",
+    }  # fmt: skip
+
+
+def test_the_selection_is_the_brute_force_top_k_of_the_scores(run):
+    scores = pd.concat(
+        pd.read_parquet(p)
+        for p in sorted((run / "results/scores/teacher/unlabeled").glob("part-*"))
+    )
+    removed = pd.read_parquet(run / "results/selections/top/removed.parquet")
+    identity = ["shard_id", "sample_index"]
+    left = scores.merge(removed[identity], on=identity, how="left", indicator=True)
+    left = left[(left._merge == "left_only") & (left.prediction_rank <= 2)]
+    order = left.sort_values(
+        ["class_id", "log_odds", *identity], ascending=[True, False, True, True]
+    )
+    expected = order.groupby("class_id").head(20)[["class_id", "log_odds", *identity]]
+    selection = pd.read_parquet(run / "results/selections/top/selection.parquet")
+    pd.testing.assert_frame_equal(
+        selection[["class_id", "log_odds", *identity]], expected.reset_index(drop=True)
+    )
+
+
+def test_the_closest_images_and_the_copies_are_removed(run):
+    removed = pd.read_parquet(run / "results/selections/top/removed.parquet")
+    assert (removed.reason == "duplicate_of_evaluation").sum() == 10
+    assert (removed.reason == "copy").sum() >= 30
+
+
+def test_the_real_webdataset_library_reads_exactly_the_selection(run):
+    selection = pd.read_parquet(run / "results/selections/top/selection.parquet")
+    shards = [str(p) for p in sorted((run / "results/shards/top/tars").glob("*.tar"))]
+    samples = list(wds.WebDataset(shards, shardshuffle=False).decode())
+    found = sorted((s["cls"], s["json"]["shard_id"], s["json"]["sample_index"]) for s in samples)
+    rows = selection[["class_id", "shard_id", "sample_index"]].itertuples(index=False, name=None)
+    assert found == sorted(rows)
+
+
+def test_packed_image_bytes_are_those_of_the_source_tar(run):
+    index = pd.concat(
+        pd.read_parquet(p) for p in (run / "results/datasets/unlabeled").glob("samples-*")
+    )
+    hashes = index.set_index(["shard_id", "sample_index"]).content_hash
+    packed = pd.read_parquet(run / "results/shards/top/samples-00000.parquet")
+    origins = packed.key.str.split("_", expand=True).astype(int)
+    expected = [
+        hashes[(shard, sample)] for shard, sample in zip(origins[0], origins[1], strict=True)
+    ]
+    assert packed.content_hash.tolist() == expected
+
+
+def test_plain_tar_lists_the_shards(run):
+    path = next((run / "results/shards/top/tars").glob("*.tar"))
+    with tarfile.open(path) as tar:
+        assert {Path(name).suffix for name in tar.getnames()} >= {".cls", ".json"}
+
+
+def test_every_stage_is_evaluated_with_an_interval(run):
+    evaluations = pd.read_parquet(run / "results/evaluations.parquet")
+    stages = set(zip(evaluations.model, evaluations.stage, strict=True))
+    assert stages == {
+        ("teacher", "train"), ("student", "pretrain"), ("student", "finetune"),
+        ("baseline", "train"),
+    }  # fmt: skip
+    assert (evaluations.num_images == 500).all()
+    assert (evaluations.top1_low < evaluations.top1).all()
+    assert (evaluations.top1 <= evaluations.top5).all()
+
+
+def test_accuracies_are_those_of_the_predictions(run):
+    for row in pd.read_parquet(run / "results/evaluations.parquet").itertuples():
+        path = run / f"results/predictions/{row.model}/{row.stage}.parquet"
+        predictions = pd.read_parquet(path)
+        own = predictions[predictions.dataset == row.dataset]
+        assert np.mean(own.label == own.class_id) == row.top1
+        assert np.mean(own.label_rank <= 5) == row.top5
+
+
+def test_the_baseline_processes_as_many_images_as_the_student(run):
+    def images(model: str, stage: str) -> int:
+        metrics = pd.read_parquet(run / f"results/models/{model}/{stage}/metrics.parquet")
+        return int(metrics.images.iloc[-1])
+
+    student = images("student", "pretrain") + images("student", "finetune")
+    assert images("baseline", "train") == student == 1300
+
+
+def test_no_temporary_file_is_left(run):
+    assert list((run / "results").rglob("*.tmp")) == []
+
+
+AFTER_SELECT = {"select", "pack_selection", "pretrain", "finetune", "evaluate", "report"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"selections__top__images_per_class": 15}, AFTER_SELECT),
+        ({"selections__top__classes_per_image": 1}, AFTER_SELECT),
+        ({"duplicates__remove__closest": 5}, AFTER_SELECT),
+        ({"recipes__shorter__base_lr": 0.1}, {"finetune", "evaluate", "report"}),
+        ({"evaluate__batch_size": 64}, {"evaluate", "report"}),
+    ],
+)
+def test_only_what_depends_on_a_changed_key_runs_again(run, changes, expected):
+    assert stale(run, **changes) == expected
+
+
+def test_the_report_is_one_page_that_names_every_model(run):
+    page = (run / "results/report.html").read_text()
+    assert all(name in page for name in ("teacher", "student", "baseline", "truncated_image"))
+    assert "http://" not in re.sub(
+        r"http://www\.w3\.org/\S*|http://purl\.org/\S*|http://creativecommons\.org/\S*", "", page
+    )
+    assert "https://" not in page
+
+
+def test_a_wrong_configuration_ends_before_any_job_with_one_message(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        (ROOT / "tests" / "tiny.yaml").read_text().replace("teacher: teacher,", "teacher: teachr,")
+    )
+    output = snakemake(tmp_path, "--configfile", str(config), check=False)
+    assert "selections.top.teacher: 'teachr' does not exist; did you mean teacher?" in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_profiles_name_only_rules_that_exist():
+    rules = set(snakemake(ROOT, "--list-rules").split())
+    for path in sorted(ROOT.glob("profiles/*/profile.v9+.yaml")):
+        profile = yaml.safe_load(path.read_text())
+        named = {*profile.get("set-resources", {}), *profile.get("set-threads", {})}
+        assert named <= rules, path
+
+
+def test_the_literal_slurm_command_finds_its_profile():
+    done = subprocess.run(
+        [SNAKEMAKE, "--profile", "slurm", "--dry-run", "--quiet"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
