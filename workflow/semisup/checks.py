@@ -1,25 +1,24 @@
 """Refuse a configuration that cannot work, before any job starts, naming key, value and remedy."""
 
-import difflib
 import functools
 import json
-import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from semisup import datasets
-from semisup.config import Config, Model, Selection, Training
+from semisup import data_checks
+from semisup.config import TORCHVISION, Config, Model
+from semisup.config_errors import ConfigError, explain, nearest, problem, unknown
+from semisup.stages import shape, trainings
 
-SMALL_ARCH = re.compile(r"cifar_resnet(\d+)_w(\d+)")
+__all__ = ["ConfigError", "load_config", "read_architectures", "read_presets", "trainings"]
 
-
-class ConfigError(Exception):
-    """Everything found wrong with a configuration, one line each."""
+SMALL_ARCH = re.compile(r"cifar_resnet(\d{1,4})_w(\d{1,4})")
 
 
 @functools.cache
@@ -38,296 +37,180 @@ def load_config(raw: dict[str, Any]) -> Config:
 
     Raises ConfigError listing every problem, each with its key, value and remedy.
     """
-    raw, problems = _apply_presets(_restore_on(raw))
+    raw, problems = _apply_presets(raw)
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        problems += [_explain(dict(item)) for item in error.errors()]
-        config = None
-    if config is not None:
-        problems += list(_check_references(config))
-        if not problems:
-            problems += list(_check_cycles(config))
-        if not problems:
-            problems += list(_check_meaning(config))
-        if not problems:
-            problems += list(_check_files(config))
-    if problems or config is None:
-        raise ConfigError("\n".join(f"  {problem}" for problem in problems))
+        raise _refusal(problems + explain(error)) from None
+    # Each check relies on those before it.
+    for check in (
+        _check_references,
+        _check_cycles,
+        _check_meaning,
+        data_checks.check_files,
+        data_checks.check_classes,
+        data_checks.check_predictions,
+    ):
+        problems += check(config)
+        if problems:
+            raise _refusal(problems)
     return config
 
 
-def _restore_on(value: Any) -> Any:
-    """YAML 1.1 reads the key ``on`` as true; make it a word again."""
-    if isinstance(value, dict):
-        return {"on" if key is True else key: _restore_on(item) for key, item in value.items()}
-    return value
+def _refusal(problems: list[str]) -> ConfigError:
+    return ConfigError("\n".join(f"  {line}" for line in dict.fromkeys(problems)))
 
 
 def _apply_presets(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The configuration with all presets among its recipes, and what is wrong with their names."""
+    recipes, presets = raw.get("recipes") or {}, read_presets()
+    if not isinstance(recipes, dict):
+        return raw, []
+    merged: dict[Any, Any] = dict(presets)
     problems = []
-    merged: dict[str, Any] = dict(read_presets())
-    for name, recipe in (raw.get("recipes") or {}).items():
-        preset = recipe.get("preset") if isinstance(recipe, dict) else None
-        if preset is not None and preset not in read_presets():
-            problems.append(_unknown(f"recipes.{name}.preset", preset, read_presets()))
-            preset = None
-        merged[name] = {**read_presets()[preset], **recipe} if preset else recipe
+    for name, recipe in recipes.items():
+        merged[name] = recipe
+        if isinstance(recipe, dict) and recipe.get("preset") is not None:
+            preset = recipe["preset"]
+            if not isinstance(preset, str) or preset not in presets:
+                problems.append(unknown(f"recipes.{name}.preset", preset, presets))
+                preset = next(iter(presets))  # any will do to check the other keys
+            merged[name] = {**presets[preset], **recipe, "preset": preset}
     return {**raw, "recipes": merged}, problems
 
 
-def _nearest(name: object, known: Any) -> str:
-    found = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
-    return f"did you mean {found[0]}? " if found else ""
-
-
-def _unknown(key: str, name: object, known: Any) -> str:
-    return f"{key}: {name!r} does not exist; {_nearest(name, known)}There are: {', '.join(known)}."
-
-
-def _section_keys(path: tuple[str | int, ...]) -> list[str]:
-    """The keys allowed in the section of the configuration at this path."""
-    section: Any = Config
-    for step in path:
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            section = section.model_fields[str(step)].annotation
-        else:
-            section = section.__args__[1]  # dict[Name, Section]
-        for option in getattr(section, "__args__", ()):
-            if (
-                isinstance(option, type)
-                and issubclass(option, BaseModel)
-                and type(None) in section.__args__
-            ):
-                section = option
-                break
-    return list(section.model_fields)
-
-
-def _explain(error: dict[str, Any]) -> str:
-    """One line from one of pydantic's errors."""
-    path = tuple(step for step in error["loc"] if step != "[key]")
-    # The branches of a union are named in the path; people did not write them.
-    branches = {"str", "int", "list[str]", "constrained-str"}
-    key = ".".join(str(step) for step in path if step not in branches) or "config"
-    value = error["input"]
-    if error["type"] == "extra_forbidden":
-        known = _section_keys(path[:-1])
-        return f"{key}: unknown key; {_nearest(path[-1], known)}Known here: {', '.join(known)}."
-    if error["type"] == "missing":
-        return f"{key}: missing; add it (see docs/config.md)."
-    if error["type"] == "value_error":
-        return f"{key}: {error['ctx']['error']}."
-    remedy = ""
-    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
-        remedy = f" YAML reads {value} as text: write {float(value)!r} or {_yaml_float(value)}."
-    elif isinstance(value, str) and value and "string" not in error["type"]:
-        remedy = " Remove the quotes?" if _is_number(value) else ""
-    return f"{key}: {value!r}: {error['msg'][0].lower()}{error['msg'][1:]}.{remedy}"
-
-
-def _yaml_float(text: str) -> str:
-    mantissa, exponent = re.split("[eE]", text)
-    mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
-    return f"{mantissa}e{exponent if exponent[0] in '+-' else '+' + exponent}"
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"[-+]?\d+(\.\d*)?", text) is not None
-
-
-def trainings(model: Model) -> dict[str, Training]:
-    """The stages of a model that are trained, in order."""
-    stages = {"train": model.train, "pretrain": model.pretrain, "finetune": model.finetune}
-    return {stage: training for stage, training in stages.items() if training}
-
-
 def _check_references(config: Config) -> Iterator[str]:
-    sources = {**config.datasets, **config.selections}
     for name in config.datasets.keys() & config.selections.keys():
-        yield f"selections.{name}: a dataset has this name too; rename one of them."
+        yield problem("selections", name, "is the name of a dataset too", "rename one of them")
+    for key, name, known in _references(config):
+        if name not in known:
+            yield unknown(key, name, known)
+
+
+def _references(config: Config) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Each key that holds the name of something, that name, and what it must be among."""
+    sources: dict[str, Any] = {**config.datasets, **config.selections}
     for name, model in config.models.items():
         for stage, training in trainings(model).items():
-            if training.on not in sources:
-                yield _unknown(f"models.{name}.{stage}.on", training.on, sources)
-            if training.recipe not in config.recipes:
-                yield _unknown(f"models.{name}.{stage}.recipe", training.recipe, config.recipes)
-        for key in ("init", "baseline_of"):
-            if getattr(model, key) and getattr(model, key) not in config.models:
-                yield _unknown(f"models.{name}.{key}", getattr(model, key), config.models)
+            yield f"models.{name}.{stage}.on", training.on, sources
+            yield f"models.{name}.{stage}.recipe", training.recipe, config.recipes
+        for key, other in (("init", model.init), ("baseline_of", model.baseline_of)):
+            if other:
+                yield f"models.{name}.{key}", other, config.models
     for name, selection in config.selections.items():
-        if selection.teacher not in config.models:
-            yield _unknown(f"selections.{name}.teacher", selection.teacher, config.models)
-        if selection.unlabeled not in config.datasets:
-            yield _unknown(f"selections.{name}.unlabeled", selection.unlabeled, config.datasets)
-    if config.duplicates and config.duplicates.descriptor not in config.models:
-        yield _unknown("duplicates.descriptor", config.duplicates.descriptor, config.models)
+        yield f"selections.{name}.teacher", selection.teacher, config.models
+        yield f"selections.{name}.unlabeled", selection.unlabeled, config.datasets
+    if config.duplicates:
+        yield "duplicates.descriptor", config.duplicates.descriptor, config.models
     for name in config.evaluate.on:
-        if name not in config.datasets:
-            yield _unknown("evaluate.on", name, config.datasets)
+        yield "evaluate.on", name, config.datasets
 
 
 def _check_cycles(config: Config) -> Iterator[str]:
-    def needs(kind: str, name: str) -> Iterator[tuple[str, str]]:
-        if kind == "models":
-            model = config.models[name]
-            yield from (("models", other) for other in (model.init, model.baseline_of) if other)
-            for training in trainings(model).values():
-                if training.on in config.selections:
-                    yield "selections", training.on
-        else:
-            yield "models", config.selections[name].teacher
-            if config.duplicates:
-                yield "models", config.duplicates.descriptor
+    done: set[str] = set()
 
-    done: set[tuple[str, str]] = set()
-
-    def walk(node: tuple[str, str], trail: list[tuple[str, str]]) -> Iterator[str]:
+    def walk(node: str, trail: list[str]) -> Iterator[str]:
         if node in trail:
             circle = [*trail[trail.index(node) :], node]
-            names = " needs ".join(f"{kind}.{name}" for kind, name in circle)
-            yield f"{node[0]}.{node[1]}: needs itself ({names}); a student cannot be its own teacher: name another model."
+            yield (
+                f"{node}: needs itself ({' needs '.join(circle)}); "
+                "a student cannot be its own teacher: name another model."
+            )
         elif node not in done:
-            for other in needs(*node):
+            for other in _needs(config, node):
                 yield from walk(other, [*trail, node])
             done.add(node)
 
     for name in config.models:
-        yield from walk(("models", name), [])
+        yield from walk(f"models.{name}", [])
 
 
-def model_classes(config: Config, name: str) -> list[str]:
-    """Class names a model predicts after its last stage. Raises ValueError, OSError."""
-    model = config.models[name]
-    stages = list(trainings(model).values())
-    if stages:
-        return source_classes(config, stages[-1].on)
-    if model.classes is not None:
-        return datasets.list_classes(model.classes)
-    return [str(i) for i in range(1000)]  # torchvision's ImageNet weights
-
-
-def source_classes(config: Config, name: str) -> list[str]:
-    """Class names of what a model is trained on: a dataset or a selection."""
-    if name in config.selections:
-        return model_classes(config, config.selections[name].teacher)
-    return datasets.dataset_classes(config.datasets[name])
+def _needs(config: Config, node: str) -> Iterator[str]:
+    """The models and selections that must be there before this one."""
+    kind, name = node.split(".")
+    if kind == "models":
+        model = config.models[name]
+        yield from (f"models.{other}" for other in (model.init, model.baseline_of) if other)
+        for training in trainings(model).values():
+            if training.on in config.selections:
+                yield f"selections.{training.on}"
+    else:
+        yield f"models.{config.selections[name].teacher}"
+        if config.duplicates:
+            yield f"models.{config.duplicates.descriptor}"
 
 
 def _check_meaning(config: Config) -> Iterator[str]:
     unlabeled = {selection.unlabeled for selection in config.selections.values()}
-    for name, dataset in config.datasets.items():
-        if dataset.builtin:
-            try:
-                datasets.find_builtin(dataset.builtin)
-            except ValueError as error:
-                yield f"datasets.{name}.builtin: {dataset.builtin!r}: {error}."
     for name, model in config.models.items():
-        yield from _check_model(config, name, model)
+        yield from _check_model(config, f"models.{name}", model)
         for stage, training in trainings(model).items():
-            key = f"models.{name}.{stage}.on"
+            what = ""
             if training.on in unlabeled:
-                yield f"{key}: {training.on!r} is the unlabelled dataset of a selection; train on the selection."
+                what = "is the unlabelled dataset of a selection"
             elif training.on in config.evaluate.on:
-                yield f"{key}: {training.on!r} is in evaluate.on; a model must not be trained on what measures it."
-            elif training.on in config.datasets and config.datasets[training.on].labels is False:
-                yield f"{key}: {training.on!r} has labels: false; training needs labels."
-    for name in config.evaluate.on:
+                what = "is in evaluate.on, which measures the model"
+            elif _without_labels(config, training.on):
+                what = "has labels: false"
+            if what:
+                remedy = "train on a labelled dataset or a selection"
+                yield problem(f"models.{name}.{stage}.on", training.on, what, remedy)
+    for name, times in Counter(config.evaluate.on).items():
+        remedy = "choose a labelled dataset"
         if name in unlabeled:
-            yield f"evaluate.on: {name!r} is the unlabelled dataset of a selection; choose another."
-        elif config.datasets[name].labels is False:
-            yield f"evaluate.on: {name!r} has labels: false; measuring needs labels."
+            yield problem("evaluate.on", name, "is the unlabelled dataset of a selection", remedy)
+        elif _without_labels(config, name):
+            yield problem("evaluate.on", name, "has labels: false", remedy)
+        if times > 1:
+            yield problem("evaluate.on", name, "stands twice", "remove one")
+    for name, recipe in config.recipes.items():
+        if recipe.warmup_images > recipe.images:
+            what = f"is more than all {recipe.images} images of the recipe"
+            yield problem(f"recipes.{name}.warmup_images", recipe.warmup_images, what, "lower it")
+    if config.duplicates:
+        limit, farthest = config.duplicates.record_distance, config.duplicates.remove.max_distance
+        if farthest is not None and farthest > limit:
+            what = f"is more than record_distance {limit}, so not all such pairs are recorded"
+            yield problem("duplicates.remove.max_distance", farthest, what, "raise that one")
 
 
-def _check_model(config: Config, name: str, model: Model) -> Iterator[str]:
-    key = f"models.{name}"
-    if model.arch and model.arch not in read_architectures():
-        small = SMALL_ARCH.fullmatch(model.arch)
-        if not small:
-            known = [*read_architectures(), "cifar_resnet8_w16"]
-            yield f"{key}.arch: {model.arch!r} does not exist; {_nearest(model.arch, known)}It must be a torchvision classifier or cifar_resnet{{6n+2}}_w{{width}}."
-        elif int(small[1]) < 8 or (int(small[1]) - 2) % 6 or not 1 <= int(small[2]) <= 4096:
-            yield f"{key}.arch: {model.arch!r}: the depth must be 6n+2 (8, 14, 20, ...) and the width 1 to 4096."
+def _without_labels(config: Config, name: str) -> bool:
+    return name in config.datasets and config.datasets[name].labels is False
+
+
+def _check_model(config: Config, key: str, model: Model) -> Iterator[str]:
+    if model.arch is not None:
+        yield from _check_arch(f"{key}.arch", model.arch)
     if model.resize is not None and model.resize < model.image_size:
-        yield f"{key}.resize: {model.resize} is smaller than image_size {model.image_size}; the crop would not fit."
-    if model.weights and model.weights.startswith("torchvision:"):
-        weights, known = (
-            model.weights.partition(":")[2],
-            read_architectures().get(model.arch or "", []),
-        )
-        if weights not in known:
-            yield _unknown(f"{key}.weights", weights, known)
+        what = f"is smaller than image_size {model.image_size}, the crop would not fit"
+        yield problem(f"{key}.resize", model.resize, what, "raise it or remove it")
+    if model.weights and model.weights.startswith(TORCHVISION):
+        known = [TORCHVISION + name for name in read_architectures().get(model.arch or "", [])]
+        if model.weights not in known:
+            yield unknown(f"{key}.weights", model.weights, known)
         if model.classes is not None:
             yield f"{key}.classes: torchvision's weights know their classes; remove it."
     elif model.weights and model.classes is None:
-        yield f"{key}.classes: missing; name the classes of {model.weights} (a list, a file, or their number)."
-    if model.init and config.models[model.init].arch != model.arch:
-        yield f"{key}.arch: {model.arch!r} differs from {config.models[model.init].arch!r} of init: {model.init}; weights would not fit."
+        yield f"{key}.classes: missing; name the classes of {model.weights!r}, or their number."
+    if model.init and (start := shape(config, model.init)).arch != model.arch:
+        what = f"differs from {start.arch!r} of init: {model.init}, whose weights would not fit"
+        yield problem(f"{key}.arch", model.arch, what, "make them the same")
     if model.baseline_of:
         student = config.models[model.baseline_of]
         if student.baseline_of or not (student.pretrain or student.finetune):
-            yield f"{key}.baseline_of: {model.baseline_of!r} is not a student (it has no pretrain or finetune)."
+            what = "is no student, it has neither pretrain nor finetune"
+            yield problem(f"{key}.baseline_of", model.baseline_of, what, "name one that has")
 
 
-def _check_files(config: Config) -> Iterator[str]:
-    owner: dict[str, str] = {}
-    for name, dataset in config.datasets.items():
-        key = f"datasets.{name}"
-        if dataset.folder is not None and not os.path.isdir(dataset.folder):
-            yield f"{key}.folder: {dataset.folder!r} is not a folder; check the path."
-            return
-        paths = datasets.list_shards(dataset, name, config.results)
-        if dataset.shards is not None:
-            missing = datasets.missing_files(paths)
-            if missing:
-                yield f"{key}.shards: {len(missing)} of {len(paths)} files do not exist, first {missing[0]!r}; correct the pattern {dataset.shards!r}."
-        for path in paths:
-            other = owner.setdefault(os.path.realpath(path), name)
-            if other != name:
-                yield f"{key}: shares {path!r} with datasets.{other}; datasets must not overlap."
-                break
-        if len(set(map(os.path.realpath, paths))) != len(paths):
-            yield f"{key}.shards: the same file stands twice; every shard must be listed once."
-    for name, model in config.models.items():
-        if (
-            model.weights
-            and not model.weights.startswith("torchvision:")
-            and not os.path.isfile(model.weights)
-        ):
-            yield f"models.{name}.weights: {model.weights!r} is not a file; check the path."
-    reviewed = config.duplicates and config.duplicates.remove.reviewed
-    if reviewed and not os.path.isfile(reviewed):
-        yield f"duplicates.remove.reviewed: {reviewed!r} is not a file; check the path."
-    yield from _check_classes(config)
-
-
-def _check_classes(config: Config) -> Iterator[str]:
-    known: dict[str, list[str]] = {}
-    labelled = {t.on for m in config.models.values() for t in trainings(m).values()}
-    for name in sorted(labelled & config.datasets.keys() | set(config.evaluate.on)):
-        try:
-            known[name] = datasets.dataset_classes(config.datasets[name])
-        except (ValueError, OSError) as error:
-            yield f"datasets.{name}.classes: {error}."
-            return
-    for name, model in config.models.items():
-        try:
-            classes = model_classes(config, name)
-        except (ValueError, OSError) as error:
-            yield f"models.{name}.classes: {error}."
-            return
-        for dataset in config.evaluate.on:
-            if trainings(model) and known[dataset] != classes:
-                yield f"evaluate.on: {dataset!r} has {len(known[dataset])} classes, models.{name} predicts {len(classes)}, or their names differ; they must be the same."
-    for name, selection in config.selections.items():
-        yield from _check_classes_per_image(config, name, selection)
-
-
-def _check_classes_per_image(config: Config, name: str, selection: Selection) -> Iterator[str]:
-    num_classes = len(model_classes(config, selection.teacher))
-    stored = config.score.classes_per_image
-    if stored is not None and stored > num_classes:
-        yield f"score.classes_per_image: {stored} is more than the {num_classes} classes of models.{selection.teacher}; lower it to {num_classes}."
-    limit = min(stored or 10, num_classes)
-    if selection.classes_per_image is not None and selection.classes_per_image > limit:
-        yield f"selections.{name}.classes_per_image: {selection.classes_per_image} is more than the {limit} that score.classes_per_image stores of {num_classes} classes; lower it."
+def _check_arch(key: str, arch: str) -> Iterator[str]:
+    small = SMALL_ARCH.fullmatch(arch)
+    if not small:
+        known = [*read_architectures(), "cifar_resnet8_w16"]
+        remedy = "it must be a torchvision classifier or cifar_resnet{6n+2}_w{width}"
+        if arch not in known:
+            yield problem(key, arch, "does not exist", nearest(arch, known) + remedy)
+    else:
+        depth, width = map(int, small.groups())
+        if depth < 8 or (depth - 2) % 6 or not 1 <= width <= 4096:
+            remedy = "the depth must be 6n+2 (8, 14, 20, ...) and the width 1 to 4096"
+            yield problem(key, arch, "cannot be built", remedy)

@@ -4,18 +4,43 @@ This is the only definition: ``docs/config.md`` and ``docs/config.schema.json`` 
 from it (``make docs``), the checks across keys are in :mod:`semisup.checks`.
 """
 
-from typing import Annotated, Literal
+import os
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=100)]
 """A name given by the user: a letter, then letters, digits, ``_`` and ``-`` (it becomes a path)."""
 
-Arch = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+TORCHVISION = "torchvision:"
+"""What the name of torchvision's weights begins with; without it, `weights` is a file."""
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _restore_on(cls, raw: Any) -> Any:
+        """YAML 1.1 reads the key ``on`` as true; make it a word again."""
+        if isinstance(raw, dict):
+            return {"on" if key is True else key: value for key, value in raw.items()}
+        return raw
+
+    @field_validator("*")
+    @classmethod
+    def _not_huge(cls, value: Any) -> Any:
+        if isinstance(value, int) and value >= 2**53:
+            raise ValueError("the number is too large; lower it")
+        return value
 
 
 class Dataset(Section):
@@ -74,7 +99,7 @@ class Training(Section):
 class Model(Section):
     """A network. Stages run in the order pretrain, finetune; or train alone. Any model can teach."""
 
-    arch: Arch | None = Field(
+    arch: str | None = Field(
         None,
         description="A torchvision classifier (`resnet50`, `resnext101_32x8d`, ...) or a small one "
         "for 32-pixel images: `cifar_resnet{6n+2}_w{width}` (`cifar_resnet8_w16`).",
@@ -88,6 +113,7 @@ class Model(Section):
     )
     weights: str | None = Field(
         None,
+        min_length=1,
         description="Start from these: `torchvision:IMAGENET1K_V2`, or a local checkpoint file.",
     )
     classes: int | list[str] | str | None = Field(
@@ -119,6 +145,8 @@ class Model(Section):
             raise ValueError("a baseline needs train")
         if self.baseline_of and self.arch:
             raise ValueError("arch comes from the student named in baseline_of: remove it")
+        if self.baseline_of and (self.weights or self.init):
+            raise ValueError("a baseline starts from random weights: remove weights and init")
         if not self.baseline_of and not self.arch:
             raise ValueError("arch is missing")
         if self.classes is not None and not self.weights:
@@ -131,7 +159,7 @@ class Selection(Section):
 
     teacher: Name = Field(description="The model whose scores rank the images.")
     unlabeled: Name = Field(description="The dataset to select from.")
-    images_per_class: int = Field(ge=1, description="K: images kept for each class.")
+    images_per_class: int = Field(ge=1, lt=2**31, description="K: images kept for each class.")
     classes_per_image: int | None = Field(
         None,
         ge=1,
@@ -202,6 +230,7 @@ class Remove(Section):
     )
     reviewed: str | None = Field(
         None,
+        min_length=1,
         description="CSV with columns shard_id, sample_index, decision (keep or remove): overrides "
         "the two rules above.",
     )
@@ -255,3 +284,13 @@ class Config(Section):
     )
     evaluate: Evaluate = Field(description="Measuring the models.")
     pack: Pack = Field(default_factory=Pack, description="Writing selections as shards.")
+
+    @field_validator("results")
+    @classmethod
+    def _plain_path(cls, path: str) -> str:
+        """Every path begins with it: in shell commands and, with wildcards in braces, in rules."""
+        if not re.fullmatch(r"[\w@%+=:,./][\w@%+=:,./-]*", path):
+            raise ValueError(
+                f"{path!r} may hold letters, digits and @%+=:,./_- only; choose another"
+            )
+        return os.path.normpath(path)

@@ -5,14 +5,24 @@ the whole pipeline can be laid out before any job runs.
 """
 
 import hashlib
+import math
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import braceexpand
 
 from semisup.config import Dataset
+
+MAX_SHARDS = 1_000_000
+MAX_NESTED_BRACES = 10
+
+MAX_CLASSES = 2**15
+"""Class ids are stored in 16 bits."""
+
+MAX_CIFAR10_LABELS = 50_000
 
 
 class Builtin(NamedTuple):
@@ -49,27 +59,64 @@ def find_builtin(name: str) -> tuple[str, str, Builtin]:
 
     Raises ValueError naming what exists.
     """
-    match = re.fullmatch(r"(digits|cifar10-[1-9]\d{0,4})/([a-z]+)", name)
-    if not match:
-        raise ValueError("no such set; there are digits/SPLIT and cifar10-N/SPLIT (N labels)")
-    builtin = DIGITS if match[1] == "digits" else CIFAR10
-    if match[2] not in builtin.num_shards:
-        raise ValueError(f"no such split; there are {', '.join(builtin.num_shards)}")
-    return match[1], match[2], builtin
+    match = re.fullmatch(r"(digits|cifar10-([1-9]\d{0,3}0))/([a-z]+)", name)
+    if not match or int(match[2] or 0) > MAX_CIFAR10_LABELS:
+        raise ValueError(
+            "is no built-in set; there are digits/SPLIT and cifar10-N/SPLIT, N labels: "
+            f"a multiple of 10 up to {MAX_CIFAR10_LABELS:,}"
+        )
+    source, _, split = match.groups()
+    builtin = DIGITS if source == "digits" else CIFAR10
+    if split not in builtin.num_shards:
+        raise ValueError(f"has no split of that name; there are {', '.join(builtin.num_shards)}")
+    return source, split, builtin
 
 
 def list_shards(dataset: Dataset, name: str, results: str) -> list[str]:
-    """Paths of the tars of a dataset, in the order that defines ``shard_id``."""
-    if dataset.builtin:
+    """Paths of the tars of a dataset, in the order that defines ``shard_id``.
+
+    Raises ValueError where the configuration does not give them.
+    """
+    if dataset.builtin is not None:
         source, split, builtin = find_builtin(dataset.builtin)
         return [
             f"{results}/datasets/builtin/{source}/{split}-{i:05d}.tar"
             for i in range(builtin.num_shards[split])
         ]
-    if dataset.folder:
+    if dataset.folder is not None:
         return [f"{results}/datasets/{name}/tars/{i:05d}.tar" for i in range(dataset.num_shards)]
     patterns = [dataset.shards] if isinstance(dataset.shards, str) else dataset.shards or []
+    if not 0 < sum(map(count_paths, patterns)) <= MAX_SHARDS:
+        raise ValueError(f"must name 1 to {MAX_SHARDS:,} files; correct the pattern")
     return [path for pattern in patterns for path in braceexpand.braceexpand(pattern)]
+
+
+def count_paths(pattern: str) -> int:
+    """How many paths brace notation stands for, found without making them: `{0..999999999}`.
+
+    Raises ValueError when braces do not match. Counts no further than one more than MAX_SHARDS.
+    """
+    text = re.sub(r"\\.|\0", "", pattern, flags=re.DOTALL)  # an escaped brace is a character
+    for _ in range(MAX_NESTED_BRACES):  # from the inside out, each pair becomes its number
+        text = re.sub(r"\{([^{}]*)\}", lambda braces: f"\0{_count_choices(braces[1])}\0", text)
+    if "{" in text or "}" in text:
+        raise ValueError("has braces that do not match or are nested too deep; correct them")
+    return _count_product(text)
+
+
+def _count_choices(inside: str) -> int:
+    if match := re.fullmatch(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?", inside):
+        first, last = int(match[1]), int(match[2])
+    elif match := re.fullmatch(r"([A-Za-z])\.\.([A-Za-z])(?:\.\.-?(\d+))?", inside):
+        first, last = map(braceexpand.alphabet.index, match.group(1, 2))
+    else:
+        return sum(map(_count_product, inside.split(",")))
+    return min(abs(last - first) // max(int(match[3] or 1), 1), MAX_SHARDS) + 1
+
+
+def _count_product(text: str) -> int:
+    choices = (int(number) for number in re.findall(r"\0(\d+)\0", text))
+    return min(math.prod(choices), MAX_SHARDS + 1)
 
 
 def missing_files(paths: list[str]) -> list[str]:
@@ -79,7 +126,7 @@ def missing_files(paths: list[str]) -> list[str]:
         try:
             with os.scandir(folder or ".") as entries:
                 present[folder] = {entry.name for entry in entries if entry.is_file()}
-        except OSError:
+        except (OSError, ValueError):  # ValueError: no path at all, it holds a null byte
             present[folder] = set()
     return [path for path in paths if os.path.basename(path) not in present[os.path.dirname(path)]]
 
@@ -95,19 +142,36 @@ def list_parts(num_shards: int, shards_per_part: int) -> list[range]:
 def list_classes(classes: int | list[str] | str) -> list[str]:
     """Class names from their number, a list, or a file with one name a line.
 
-    Raises ValueError on an empty list or a name that stands twice, OSError without the file.
+    Raises ValueError when they cannot be read, are none or too many, or cannot be told apart.
     """
     if isinstance(classes, int):
-        names = [str(i) for i in range(classes)]
+        names = list(map(str, range(min(classes, MAX_CLASSES + 1))))
     elif isinstance(classes, list):
         names = classes
     else:
-        names = Path(classes).read_text(encoding="utf-8").splitlines()
-    if not names:
-        raise ValueError("no class at all; give at least one name")
-    if repeated := sorted({name for name in names if names.count(name) > 1})[:3]:
+        names = _read_lines(classes)
+    if not 0 < len(names) <= MAX_CLASSES:
+        found = "no class at all" if not names else f"more than {MAX_CLASSES:,} classes"
+        raise ValueError(f"{found}; give 1 to {MAX_CLASSES:,}")
+    if wrong := [name for name in names if not _is_line(name)][:3]:
+        raise ValueError(f"{wrong} cannot be class names; each must be one line of text")
+    if repeated := [name for name, count in Counter(names).items() if count > 1][:3]:
         raise ValueError(f"class names must differ; these stand twice: {', '.join(repeated)}")
     return names
+
+
+def _is_line(name: str) -> bool:
+    """Whether it can stand on a line of a text file: class names are handed over like that."""
+    return name.encode(errors="ignore").decode().splitlines() == [name]
+
+
+def _read_lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise ValueError(f"{path!r} cannot be read ({error.strerror}); check the path") from None
+    except ValueError as error:
+        raise ValueError(f"{path!r} is not a text file in UTF-8 ({error}); mend it") from None
 
 
 def dataset_classes(dataset: Dataset) -> list[str]:
@@ -117,14 +181,15 @@ def dataset_classes(dataset: Dataset) -> list[str]:
     """
     if dataset.classes is not None:
         return list_classes(dataset.classes)
-    if dataset.builtin:
+    if dataset.builtin is not None:
         return find_builtin(dataset.builtin)[2].classes
-    if dataset.folder:
-        folders = sorted(entry.name for entry in os.scandir(dataset.folder) if entry.is_dir())
+    if dataset.folder is not None:
+        with os.scandir(dataset.folder) as entries:
+            folders = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
         if not folders:
-            raise ValueError(f"{dataset.folder} has no sub-folder; there must be one per class")
-        return folders
-    raise ValueError("class names are missing: add `classes:` (a list, a file, or their number)")
+            raise ValueError(f"{dataset.folder!r} has no sub-folder; there must be one per class")
+        return list_classes(sorted(folders))
+    raise ValueError("missing; add the class names: a list, a file, or just their number")
 
 
 def stamp_files(paths: list[str]) -> str:
@@ -137,5 +202,14 @@ def stamp_files(paths: list[str]) -> str:
 
 
 def stamp_folder(folder: str) -> str:
-    """A digest of the folders below: changes when a file in them is added, renamed or removed."""
-    return stamp_files(sorted(path for path, _, _ in os.walk(folder)))
+    """A digest of the folders below: changes when a file in them is added, renamed or removed.
+
+    Links to folders are followed, as when the folder is packed, but not around in circles.
+    """
+    below, seen = [], set()
+    for path, folders, _ in os.walk(folder, followlinks=True):
+        below.append(path)
+        if (real := os.path.realpath(path)) in seen:
+            folders.clear()
+        seen.add(real)
+    return stamp_files(sorted(below))

@@ -7,8 +7,15 @@ name a method of :class:`Plan`. Paths start with ``results``, the folder of the 
 from typing import Any, Protocol
 
 from semisup import datasets, settings
-from semisup.checks import model_classes, source_classes, trainings
-from semisup.config import Config, Dataset, Model, Recipe, Selection
+from semisup.config import TORCHVISION, Config, Dataset, Model, Recipe, Selection
+from semisup.stages import (
+    shape,
+    source_classes,
+    stage_classes,
+    stage_names,
+    stored_classes,
+    trainings,
+)
 
 
 class Wildcards(Protocol):
@@ -113,8 +120,7 @@ class Plan:
     # --- models ---------------------------------------------------------------------------
 
     def stages(self, name: str) -> list[str]:
-        model = self.config.models[name]
-        return (["imported"] if model.weights else []) + list(trainings(model))
+        return stage_names(self.config.models[name])
 
     def weights(self, name: str, stage: str | None = None) -> str:
         """Weights of a model after a stage; by default its last."""
@@ -138,11 +144,6 @@ class Plan:
             return [self.weights(wildcards.model, stages[before])]
         return [self.weights(init)] if init else []
 
-    def _shape(self, name: str) -> Model:
-        """The model whose arch and image size are in force: a baseline has its student's."""
-        model = self.config.models[name]
-        return self.config.models[model.baseline_of] if model.baseline_of else model
-
     def _resize(self, model: Model) -> int:
         return model.resize or round(model.image_size * 256 / 224)
 
@@ -158,11 +159,11 @@ class Plan:
 
     def train(self, wildcards: Wildcards) -> str:
         name, stage = wildcards.model, wildcards.stage
-        shape = self._shape(name)
+        model = shape(self.config, name)
         return settings.Train(
-            arch=shape.arch or "",
-            image_size=shape.image_size,
-            resize=self._resize(shape),
+            arch=model.arch or "",
+            image_size=model.image_size,
+            resize=self._resize(model),
             classes=source_classes(self.config, self._training_source(wildcards)),
             recipe=self.recipe(name, stage),
             seed=self.config.seed,
@@ -170,7 +171,7 @@ class Plan:
 
     def weights_file(self, wildcards: Wildcards) -> list[str]:
         weights = self.config.models[wildcards.model].weights or ""
-        return [] if weights.startswith("torchvision:") else [weights]
+        return [] if weights.startswith(TORCHVISION) else [weights]
 
     def import_weights(self, wildcards: Wildcards) -> str:
         model = self.config.models[wildcards.model]
@@ -237,8 +238,7 @@ class Plan:
         return self.weights(wildcards.teacher)
 
     def stored_classes(self, teacher: str) -> int:
-        num_classes = len(model_classes(self.config, teacher))
-        return min(self.config.score.classes_per_image or 10, num_classes)
+        return stored_classes(self.config, teacher)
 
     def score_shards(self, wildcards: Wildcards) -> str:
         return settings.ScoreShards(
@@ -338,10 +338,7 @@ class Plan:
 
     def stage_classes(self, name: str, stage: str) -> list[str]:
         """Class names a model predicts after a stage."""
-        model = self.config.models[name]
-        if stage in trainings(model):
-            return source_classes(self.config, trainings(model)[stage].on)
-        return datasets.list_classes(model.classes or 1000)
+        return stage_classes(self.config, name, stage)
 
     def report_inputs(self) -> dict[str, list[str]]:
         """Every table the report reads."""

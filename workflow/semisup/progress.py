@@ -32,15 +32,12 @@ class Progress:
 
     def line(self, done: int, seconds: float, detail: str = "") -> str:
         rate = (done - self.start) / max(seconds, 1e-9)
-        share = done / max(self.total, 1)
-        left = (
-            "done"
-            if done >= self.total
-            else f"{duration((self.total - done) / max(rate, 1e-9))} left"
-        )
-        text = (
-            f"{self.what} {done:,}/{self.total:,} images {share:4.0%}  {rate:,.0f} images/s  {left}"
-        )
+        share = done / self.total if self.total else 1.0
+        text = f"{self.what} {done:,}/{self.total:,} images {share:4.0%}  {rate:,.0f} images/s"
+        if done >= self.total:
+            text += "  done"
+        elif rate > 0:
+            text += f"  {duration((self.total - done) / rate)} left"
         return f"{text}  {detail}" if detail else text
 
 

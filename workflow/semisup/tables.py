@@ -63,6 +63,9 @@ def write_table(
     Raises DataError when a non-nullable column holds a null.
     """
     table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
+    lengths = row_groups or [len(table)]
+    if sum(lengths) != len(table):
+        raise ValueError(f"{path}: row groups of {sum(lengths)} rows for {len(table)}")
     for field in schema:
         if not field.nullable and table[field.name].null_count:
             raise DataError(f"{path}: column {field.name} must not hold nulls; this is a bug.")
@@ -77,7 +80,7 @@ def write_table(
         ) as writer,
     ):
         start = 0
-        for length in row_groups or [len(table)]:
+        for length in lengths:
             writer.write_table(table.slice(start, length), row_group_size=max(length, 1))
             start += length
 
@@ -95,12 +98,16 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
         with pq.ParquetFile(path) as file:
             if not file.schema_arrow.equals(schema):
                 raise DataError(
-                    f"{path}: not the expected table. It has {', '.join(file.schema_arrow.names)}; "
-                    f"expected {', '.join(schema.names)}. Delete it and run again."
+                    f"{path}: not the expected table. It has {_describe(file.schema_arrow)}; "
+                    f"expected {_describe(schema)}. Delete it and run again."
                 )
             return file.read(columns)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read ({error}). Delete it and run again.") from error
+
+
+def _describe(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} ({field.type})" for field in schema)
 
 
 def count_rows(path: Path) -> int:

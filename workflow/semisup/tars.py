@@ -67,7 +67,7 @@ def read_shard(path: Path, num_classes: int | None) -> Shard:
 
 
 def _list_members(file: BinaryIO, size_bytes: int) -> tuple[list[_Member], str]:
-    """The regular members, and why the tar broke off before its end, if it did."""
+    """The members with a suffix, and why the tar broke off before its end, if it did."""
     file.seek(0)
     members: list[_Member] = []
     try:
@@ -75,13 +75,16 @@ def _list_members(file: BinaryIO, size_bytes: int) -> tuple[list[_Member], str]:
             for info in tar:
                 if info.size < 0:
                     return members, f"the header at byte {info.offset:,} has a negative size"
-                if not info.isfile():
+                if info.isdir():
                     continue
                 key, extension = _split_name(info.name)
-                end = info.offset_data + info.size
+                plain = info.isfile() and not info.issparse()
+                size = info.size if plain else 0  # a link has no bytes of its own
+                end = info.offset_data + size
                 if extension:
+                    extension += "" if plain else " (not a plain file)"
                     complete = end <= size_bytes
-                    members.append(_Member(key, extension, info.offset_data, info.size, complete))
+                    members.append(_Member(key, extension, info.offset_data, size, complete))
                 if end > size_bytes:
                     return members, ""
             return members, _check_end(file, int(tar.offset))

@@ -29,9 +29,9 @@ from semisup.tables import atomic_path
 log = logging.getLogger(__name__)
 
 SIDE = 32
-PER_CLASS = {"labeled": 10, "validation": 20, "test": 50}
+PER_CLASS = {"labeled": 4, "validation": 20, "test": 50}
 NO_CLASS = -1
-NUM_CLUTTER = 300
+NUM_CLUTTER = 150
 NUM_NEAR_DUPLICATES = 60
 NUM_COPIES = 40
 NUM_PER_VARIANT = 3

@@ -1,0 +1,135 @@
+"""What is wrong with a configuration, in one line: the key, the value, the remedy."""
+
+import difflib
+import re
+from collections.abc import Collection
+from itertools import groupby
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from semisup.config import Config
+
+WANTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "a section of names",
+    "model_type": "a section of keys",
+    "string_pattern_mismatch": "a letter, then letters, digits, _ and -",
+}
+"""What was expected, by the type of pydantic's error."""
+
+POWER = r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)"
+"""A number such as 1e-3, which YAML 1.1 reads as text."""
+
+
+class ConfigError(Exception):
+    """Everything found wrong with a configuration, one line each."""
+
+
+def problem(key: str, value: object, what: str, remedy: str) -> str:
+    return f"{key}: {show(value)} {what}; {remedy}."
+
+
+def unknown(key: str, name: object, known: Collection[str]) -> str:
+    """The problem of a name that nothing has."""
+    there_are = f"there are: {_listed(known)}" if known else "there are none"
+    return problem(key, name, "does not exist", f"{nearest(name, known)}{there_are}")
+
+
+def show(value: object) -> str:
+    """A value much as YAML writes it, on one line of no great length."""
+    if value is None or isinstance(value, bool):
+        return {None: "nothing", True: "true", False: "false"}[value]
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not print a number of more than 4,300 digits
+        return "this"
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def nearest(name: object, known: Collection[str]) -> str:
+    """The known name that may have been meant, as a question; nothing when none is like it."""
+    lower = {other.lower(): other for other in known}
+    found = difflib.get_close_matches(show(name).strip("'").lower(), lower, n=1, cutoff=0.6)
+    return f"did you mean {lower[found[0]]}? " if found else ""
+
+
+def _listed(names: Collection[str]) -> str:
+    shown = list(names)[:30]
+    return ", ".join(shown) + (", ..." if len(shown) < len(names) else "")
+
+
+def explain(error: ValidationError) -> list[str]:
+    """A line for each key that pydantic refused."""
+    lines = []
+    for _, group in groupby(error.errors(), key=lambda item: _find(item["loc"])[0]):
+        items = list(group)
+        depth = max(len(item["loc"]) for item in items)
+        # Each branch of a union has its say; the ones that got furthest are meant.
+        lines.append(_explain([item for item in items if len(item["loc"]) == depth]))
+    return lines
+
+
+def _explain(items: list[ErrorDetails]) -> str:
+    kind, value = items[0]["type"], items[0]["input"]
+    path, section = _find(items[0]["loc"])
+    key = ".".join(path) or "config"
+    if kind == "extra_forbidden":
+        known = section.model_fields
+        return f"{key}: unknown key; {nearest(path[-1], known)}known here: {', '.join(known)}."
+    if kind == "missing":
+        return f"{key}: missing; add it (see docs/config.md)."
+    if kind == "value_error":
+        return f"{key}: {items[0]['ctx']['error']}."
+    if kind in WANTED:
+        wanted = dict.fromkeys(WANTED[item["type"]] for item in items if item["type"] in WANTED)
+        return problem(key, value, f"must be {' or '.join(wanted)}", _remedy(value, *wanted))
+    message = re.sub("^(Input|List|Dictionary|String) should", "must", items[0]["msg"])
+    return problem(key, value, message.replace(" after validation", ""), "see docs/config.md")
+
+
+def _find(loc: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]:
+    """The keys people wrote, of what pydantic names, and the section that holds the last one.
+
+    What follows them in ``loc`` is a position in a list or the branch of a union.
+    """
+    path: list[str] = []
+    holder: type[BaseModel] = Config
+    section: Any = Config
+    for step in loc:
+        if isinstance(section, type) and issubclass(section, BaseModel) and step != "[key]":
+            holder = section
+            field = section.model_fields.get(str(step))
+            section = _unwrap(field.annotation) if field else None
+        elif get_origin(section) is dict:
+            section = get_args(section)[1]
+        else:
+            break
+        path.append(str(step))
+    return path, holder
+
+
+def _unwrap(annotation: Any) -> Any:
+    """The section in an optional section."""
+    sections = [o for o in get_args(annotation) if isinstance(o, type) and issubclass(o, BaseModel)]
+    return sections[0] if sections and get_origin(annotation) is not dict else annotation
+
+
+def _remedy(value: object, *wanted: str) -> str:
+    text = value if isinstance(value, str) else ""
+    if "a whole number" in wanted and (isinstance(value, float) or re.fullmatch(POWER, text)):
+        return "write it in full, as 1_000_000"
+    if "a number" in wanted and (power := re.fullmatch(POWER, text)):
+        digits, fraction, sign, exponent = power.groups()
+        right = f"{digits}{fraction or '.0'}e{sign or '+'}{exponent}"
+        return f"YAML reads {text} as text: write {right}"
+    if wanted[0] in ("a number", "a whole number") and re.fullmatch(r"[-+]?\d+(\.\d*)?", text):
+        return "remove the quotes"
+    if "text" in wanted and isinstance(value, int | float):
+        return "put it in quotes"
+    return "see docs/config.md"

@@ -1,0 +1,113 @@
+"""Whether the files and class names a configuration speaks of are there, and fit together."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+
+from semisup import datasets
+from semisup.config import TORCHVISION, Config, Dataset
+from semisup.config_errors import problem, show
+from semisup.stages import model_classes, source_classes, stored_classes, trainings
+
+
+def check_files(config: Config) -> Iterator[str]:
+    yield from _check_folders(config)
+    owners: dict[str, str] = {}
+    for name, dataset in config.datasets.items():
+        yield from _check_shards(config, name, dataset, owners)
+    for name, model in config.models.items():
+        weights = model.weights or ""
+        if weights and not weights.startswith(TORCHVISION) and not os.path.isfile(weights):
+            yield problem(f"models.{name}.weights", weights, "is not a file", "check the path")
+    reviewed = config.duplicates and config.duplicates.remove.reviewed
+    if reviewed and not os.path.isfile(reviewed):
+        yield problem("duplicates.remove.reviewed", reviewed, "is not a file", "check the path")
+
+
+def _check_folders(config: Config) -> Iterator[str]:
+    real: dict[str, str] = {}
+    for name, dataset in config.datasets.items():
+        if dataset.folder is not None:
+            key = f"datasets.{name}.folder"
+            if not os.path.isdir(dataset.folder):
+                yield problem(key, dataset.folder, "is not a folder", "check the path")
+                continue
+            path = os.path.realpath(dataset.folder)
+            for other, theirs in real.items():
+                if os.path.commonpath([path, theirs]) in (path, theirs):
+                    what = f"shares its images with the folder of datasets.{other}"
+                    yield problem(key, dataset.folder, what, "datasets must not overlap")
+            real[name] = path
+
+
+def _check_shards(
+    config: Config, name: str, dataset: Dataset, owners: dict[str, str]
+) -> Iterator[str]:
+    """``owners``: the dataset of each tar seen so far."""
+    source = next(s for s in ("shards", "folder", "builtin") if getattr(dataset, s) is not None)
+    key, value = f"datasets.{name}.{source}", getattr(dataset, source)
+    try:
+        paths = datasets.list_shards(dataset, name, config.results)
+    except ValueError as error:
+        yield f"{key}: {show(value)} {error}."
+        return
+    if dataset.shards is not None and (missing := datasets.missing_files(paths)):
+        what = f"names {len(missing):,} files of {len(paths):,} that do not exist, first "
+        yield problem(key, value, what + repr(missing[0]), "correct the pattern")
+        return
+    real = [os.path.realpath(path) for path in paths]
+    if twice := [path for path, times in Counter(real).items() if times > 1]:
+        yield problem(key, value, f"names {twice[0]!r} twice", "list every shard once")
+    if shared := [path for path in real if owners.setdefault(path, name) != name]:
+        what = f"shares {shared[0]!r} with datasets.{owners[shared[0]]}"
+        yield problem(key, value, what, "datasets must not overlap")
+
+
+def check_classes(config: Config) -> Iterator[str]:
+    used = {t.on for model in config.models.values() for t in trainings(model).values()}
+    used |= {*config.evaluate.on, *(n for n, dataset in config.datasets.items() if dataset.labels)}
+    for name in sorted(used & config.datasets.keys()):
+        try:
+            datasets.dataset_classes(config.datasets[name])
+        except (ValueError, OSError) as error:
+            yield f"datasets.{name}.classes: {error}."
+    for name, model in config.models.items():
+        try:
+            datasets.list_classes(1 if model.classes is None else model.classes)
+        except ValueError as error:
+            yield f"models.{name}.classes: {error}."
+
+
+def check_predictions(config: Config) -> Iterator[str]:
+    """That models predict the classes they are measured on, and as many as are asked for."""
+    first, *others = config.evaluate.on
+    classes = source_classes(config, first)
+    sources = {repr(name): source_classes(config, name) for name in others}
+    sources |= {
+        f"models.{name}": model_classes(config, name)
+        for name, model in config.models.items()
+        if trainings(model)
+    }
+    for name, theirs in sources.items():
+        if difference := _difference(classes, theirs):
+            what = f"has other classes than {name} ({difference})"
+            yield problem("evaluate.on", first, what, "they must be the same, in the same order")
+    for name, selection in config.selections.items():
+        num_classes = len(model_classes(config, selection.teacher))
+        stored, wanted = config.score.classes_per_image, selection.classes_per_image
+        if stored is not None and stored > num_classes:
+            what = f"is more than the {num_classes} classes of models.{selection.teacher}"
+            yield problem("score.classes_per_image", stored, what, f"lower it to {num_classes}")
+        limit = stored_classes(config, selection.teacher)
+        if wanted is not None and wanted > limit:
+            what = f"is more than the {limit} of {num_classes} classes that scoring stores"
+            remedy = f"lower it to {limit} or raise score.classes_per_image"
+            yield problem(f"selections.{name}.classes_per_image", wanted, what, remedy)
+
+
+def _difference(classes: list[str], others: list[str]) -> str:
+    """How class names differ, in words; nothing when they do not."""
+    if len(classes) != len(others):
+        return f"{len(classes)}, not {len(others)}"
+    pairs = enumerate(zip(classes, others, strict=True))
+    return next((f"class {i} is {a!r}, not {b!r}" for i, (a, b) in pairs if a != b), "")
