@@ -1,14 +1,15 @@
+import os
 from typing import Any, get_args
 
 import pytest
 import yaml
-from conftest import read_config
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from semisup import config
 from semisup.config import Config, Dataset, Evaluate, Model, Recipe, Selection, Training
+from small import read_config
 
 TRAINING = {"on": "labeled", "recipe": "supervised"}
 
@@ -68,6 +69,10 @@ def test_the_key_on_that_yaml_reads_as_true_is_a_word() -> None:
     assert Evaluate.model_validate({True: ["test"]}).on == ["test"]
 
 
+def test_the_key_1_is_not_taken_for_on() -> None:
+    assert "extra" in refused(Training, {1: "labeled", "on": "labeled", "recipe": "supervised"})
+
+
 def test_a_name_that_yaml_reads_as_true_is_not_taken_for_on() -> None:
     raw = read_config()
     raw["models"][True] = raw["models"]["teacher"]
@@ -124,12 +129,13 @@ def test_the_folder_of_results_is_normalised(path: str, normal: str) -> None:
     assert Config.model_validate({**read_config(), "results": path}).results == normal
 
 
-@given(st.text(st.sampled_from("ab /{}<>'\"$;*?[]\\~!|&()#\n-"), max_size=6))
-def test_a_folder_of_results_needs_no_quotes_in_a_shell_and_holds_no_wildcard(path: str) -> None:
-    if set(path) <= set("ab/-") and path and path[0] != "-":
-        assert Config.model_validate({**read_config(), "results": path}).results
+@given(st.text(st.sampled_from("ab/-é+ \t\n{}*?[]\\\0"), max_size=6))
+def test_a_folder_of_results_holds_no_wildcard_and_nothing_a_shell_expands(path: str) -> None:
+    raw = {**read_config(), "results": path}
+    if set(path) <= set("ab/-é+") and path and path[0] != "-":
+        assert Config.model_validate(raw).results == os.path.normpath(path)
     else:
-        refused(Config, {**read_config(), "results": path})
+        assert "choose another folder" in refused(Config, raw)
 
 
 # --- what belongs together -----------------------------------------------------------------

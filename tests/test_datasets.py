@@ -121,9 +121,18 @@ def test_missing_files_are_found_in_the_order_given(tmp_path: Path) -> None:
     (tmp_path / "folder.tar").mkdir()
     (tmp_path / "link.tar").symlink_to(tmp_path / "a.tar")
     (tmp_path / "broken.tar").symlink_to(tmp_path / "none")
-    names = ["z.tar", "a.tar", "folder.tar", "link.tar", "broken.tar", "none/a.tar", "nul\0.tar"]
+    names = [
+        "z.tar",
+        "a.tar",
+        "folder.tar",
+        "link.tar",
+        "broken.tar",
+        "none/a.tar",
+        "nul\0.tar",
+        "nul\0/a.tar",
+    ]
     missing = datasets.missing_files([f"{tmp_path}/{name}" for name in names])
-    assert missing == [f"{tmp_path}/{names[i]}" for i in (0, 2, 4, 5, 6)]
+    assert missing == [f"{tmp_path}/{names[i]}" for i in (0, 2, 4, 5, 6, 7)]
 
 
 def test_a_bare_name_is_looked_for_in_the_working_folder(

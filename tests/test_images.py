@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from conftest import encode, make_jpeg
 from semisup import images
 from semisup.images import ImageError, decode
+from small import encode, make_jpeg
 
 sides = st.tuples(st.integers(1, 12), st.integers(1, 12))
 pixels_of = hnp.arrays(np.uint8, sides.map(lambda side: (*side, 3)))

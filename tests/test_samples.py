@@ -4,11 +4,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from conftest import Dataset, make_jpeg
+from conftest import Dataset
 from semisup import samples, tables, tars
 from semisup.images import ImageError
 from semisup.samples import read_samples
 from semisup.tables import DataError
+from small import make_jpeg
 
 IMAGES = [make_jpeg(i) for i in range(6)]
 SHARDS = [

@@ -79,7 +79,9 @@ def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path: Path, mask
 
 
 @given(
-    st.dictionaries(st.text(max_size=5), st.text(max_size=5) | st.integers() | st.none(), max_size=5),
+    st.dictionaries(
+        st.text(max_size=5), st.text(max_size=5) | st.integers() | st.none(), max_size=5
+    ),
 )
 def test_json_round_trips_and_its_bytes_do_not_depend_on_the_order_of_keys(
     tmp_path: Path, value: dict[str, object]

@@ -1,4 +1,5 @@
 import hashlib
+import io
 import tarfile
 from pathlib import Path
 
@@ -206,6 +207,17 @@ def test_an_image_that_is_a_link_is_a_row_and_hides_nothing_after_it(
     assert found[1].reason == "no member with an image suffix, only: jpg (not a plain file)"
 
 
+def test_an_image_with_holes_is_a_row_and_hides_nothing_after_it(tmp_path: Path) -> None:
+    with tars.open_writer(tmp_path / "a.tar") as tar:
+        sparse = tarfile.TarInfo("a.jpg")
+        sparse.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": "1000000"}
+        sparse.size = 1
+        tar.addfile(sparse, io.BytesIO(b"x"))
+        tars.add_member(tar, "b.jpg", b"x")
+    found = read(tmp_path / "a.tar")
+    assert [(s.key, s.status) for s in found] == [("a", MISSING_IMAGE), ("b", OK)]
+
+
 # --- labels --------------------------------------------------------------------------------
 
 
@@ -290,6 +302,15 @@ def test_a_tar_cut_anywhere_keeps_its_whole_samples_and_says_that_it_was_cut(
     end_marker = list_members(whole)[-1].offset_data + tarfile.BLOCKSIZE
     has_marker = size >= end_marker + tarfile.BLOCKSIZE
     assert any(sample.status == TRUNCATED_TAR for sample in found) != has_marker
+
+
+@pytest.mark.parametrize("key", IMAGES)
+def test_a_tar_cut_right_after_a_sample_keeps_it(tmp_path: Path, whole: Path, key: str) -> None:
+    last = next(member for member in list_members(whole) if member.name == f"{key}.cls")
+    (tmp_path / "a.tar").write_bytes(whole.read_bytes()[: last.offset_data + last.size])
+    statuses = {sample.key: sample.status for sample in read(tmp_path / "a.tar", num_classes=2)}
+    assert statuses[key] == OK
+    assert statuses[""] == TRUNCATED_TAR
 
 
 @given(st.integers(0, 9_000), st.binary(min_size=1, max_size=20))

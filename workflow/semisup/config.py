@@ -270,7 +270,7 @@ class Pack(Section):
 class Config(Section):
     """The configuration: things have names and refer to each other by name."""
 
-    results: str = Field("results", min_length=1, description="Folder of everything produced.")
+    results: str = Field("results", description="Folder of everything produced.")
     seed: int = Field(0, ge=0, lt=2**31, description="Of every random choice.")
     datasets: dict[Name, Dataset] = Field(min_length=1, description="Where samples are.")
     models: dict[Name, Model] = Field(min_length=1, description="Every network.")
@@ -288,9 +288,8 @@ class Config(Section):
     @field_validator("results")
     @classmethod
     def _plain_path(cls, path: str) -> str:
-        """Every path begins with it: in shell commands and, with wildcards in braces, in rules."""
-        if not re.fullmatch(r"[\w@%+=:,./][\w@%+=:,./-]*", path):
-            raise ValueError(
-                f"{path!r} may hold letters, digits and @%+=:,./_- only; choose another"
-            )
+        """Every path begins with it: no wildcard of a rule, nothing a shell splits or expands."""
+        if not path or path.startswith("-") or re.search(r"[\s\0{}*?\[\]\\]", path):
+            wrong = r"empty, or holds a space or one of {}*?[]\, or begins with -"
+            raise ValueError(f"{path!r} is {wrong}; choose another folder")
         return os.path.normpath(path)

@@ -23,6 +23,8 @@ WANTED = {
 }
 """What was expected, by the type of pydantic's error."""
 
+MAX_LISTED = 30
+
 POWER = r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)"
 """A number such as 1e-3, which YAML 1.1 reads as text."""
 
@@ -60,14 +62,14 @@ def nearest(name: object, known: Collection[str]) -> str:
 
 
 def _listed(names: Collection[str]) -> str:
-    shown = list(names)[:30]
-    return ", ".join(shown) + (", ..." if len(shown) < len(names) else "")
+    shown = list(names)[:MAX_LISTED]
+    return ", ".join(shown) + (f", ... ({len(names)} in all)" if len(shown) < len(names) else "")
 
 
 def explain(error: ValidationError) -> list[str]:
     """A line for each key that pydantic refused."""
     lines = []
-    for _, group in groupby(error.errors(), key=lambda item: _find(item["loc"])[0]):
+    for _, group in groupby(error.errors(), key=lambda item: _find(item)[0]):
         items = list(group)
         depth = max(len(item["loc"]) for item in items)
         # Each branch of a union has its say; the ones that got furthest are meant.
@@ -77,7 +79,7 @@ def explain(error: ValidationError) -> list[str]:
 
 def _explain(items: list[ErrorDetails]) -> str:
     kind, value = items[0]["type"], items[0]["input"]
-    path, section = _find(items[0]["loc"])
+    path, section = _find(items[0])
     key = ".".join(path) or "config"
     if kind == "extra_forbidden":
         known = section.model_fields
@@ -93,16 +95,18 @@ def _explain(items: list[ErrorDetails]) -> str:
     return problem(key, value, message.replace(" after validation", ""), "see docs/config.md")
 
 
-def _find(loc: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel]]:
+def _find(error: ErrorDetails) -> tuple[list[str], type[BaseModel]]:
     """The keys people wrote, of what pydantic names, and the section that holds the last one.
 
-    What follows them in ``loc`` is a position in a list or the branch of a union.
+    What follows them is a position in a list, the branch of a union, or ``[key]``.
     """
     path: list[str] = []
     holder: type[BaseModel] = Config
     section: Any = Config
-    for step in loc:
-        if isinstance(section, type) and issubclass(section, BaseModel) and step != "[key]":
+    for step in error["loc"]:
+        if step == "[key]" and error["type"] != "extra_forbidden":
+            break
+        if isinstance(section, type) and issubclass(section, BaseModel):
             holder = section
             field = section.model_fields.get(str(step))
             section = _unwrap(field.annotation) if field else None

@@ -66,6 +66,4 @@ def _to_rgb(image: ImageFile.ImageFile) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey: Pillow would clip everything above 255 to white
         grey = np.asarray(image) >> 8
         return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")

@@ -69,11 +69,16 @@ def _load(batches: _Batches, order: range, workers: int) -> Iterator[Batch]:
             batch_size=None,
             sampler=order,
             num_workers=workers,
+            collate_fn=_unchanged,
             prefetch_factor=4 if workers else None,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_one_thread,
         )
     )
+
+
+def _unchanged(batch: Batch) -> Batch:
+    return batch
 
 
 def _one_thread(worker: int) -> None:

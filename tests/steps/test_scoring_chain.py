@@ -1,0 +1,248 @@
+"""score_shards, count_images, select, pack_selection: one after the other, on real tars."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from conftest import Dataset, make_jpeg
+from semisup import models, settings, tables
+from semisup.config import Remove
+from semisup.steps import count_images, find_copies, pack_selection, score_shards, select
+from semisup.tables import DataError
+
+CLASSES = ["ant", "bee", "cow"]
+SHARDS = [
+    [(f"s{shard}-{i}", {"jpg": make_jpeg(100 * shard + i)}) for i in range(7 + shard)]
+    for shard in range(4)
+]
+SHARDS[1][2] = ("broken", {"jpg": make_jpeg(1)[:-40]})
+SHARDS[2][0] = ("empty", {"png": b""})
+SHARDS[3] = [("text", {"jpg": b"no image"}), ("none", {"json": b"{}"})]  # nothing usable
+SHARDS[0][5] = ("copy", SHARDS[0][4][1])
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Path:
+    torch.manual_seed(3)
+    model = models.build("cifar_resnet8_w4", len(CLASSES))
+    path = tmp_path / "weights.pt"
+    models.save(path, models.Weights("cifar_resnet8_w4", 12, 12, CLASSES, model.state_dict()))
+    models.write_classes(tmp_path / "classes.txt", CLASSES)
+    return path
+
+
+class Chain:
+    """The files of one run of the steps, in a folder."""
+
+    def __init__(self, folder: Path, manifests: list[Path], teacher: Path, workers: int = 0):
+        self.folder, self.manifests, self.teacher = folder, manifests, teacher
+        for i, manifest in enumerate(manifests):
+            score_shards.main(
+                settings.ScoreShards(classes_per_image=2, batch_size=3, precision="float32"),
+                manifest,
+                teacher,
+                folder / f"part-{i:05d}.parquet",
+                folder / f"images-{i:05d}.parquet",
+                workers,
+            )
+
+    def count(self) -> dict[str, object]:
+        count_images.main(
+            settings.CountImages(num_parts=len(self.manifests), classes_per_image=2),
+            self.folder / "part-00000.parquet",
+            self.folder / "images-00000.parquet",
+            self.manifests[0],
+            self.folder / "images.json",
+            self.folder / "failures.parquet",
+        )
+        return json.loads((self.folder / "images.json").read_text())
+
+    def select(self, k: int = 3, p: int = 2, remove: Remove | None = None, **files: Path) -> Path:
+        select.main(
+            settings.Select(
+                num_parts=len(self.manifests),
+                images_per_class=k,
+                classes_per_image=p,
+                min_score=0.0,
+                remove=remove,
+            ),
+            self.folder / "part-00000.parquet",
+            self.manifests[0],
+            self.teacher.with_name("classes.txt"),
+            [],
+            [files["copies"]] if "copies" in files else [],
+            [files["reviewed"]] if "reviewed" in files else [],
+            self.folder / "selection.parquet",
+            self.folder / "removed.parquet",
+            self.folder / "summary.json",
+        )
+        return self.folder / "selection.parquet"
+
+    def pack(self, samples_per_shard: int = 4) -> Path:
+        pack_selection.main(
+            settings.PackSelection(
+                num_parts=len(self.manifests), samples_per_shard=samples_per_shard, seed=1
+            ),
+            self.folder / "selection.parquet",
+            self.manifests[0],
+            self.folder / "packed" / "tars",
+            self.folder / "packed" / "manifest-00000.json",
+            self.folder / "packed" / "samples-00000.parquet",
+        )
+        return self.folder / "packed"
+
+
+@pytest.fixture
+def chain(tmp_path: Path, make_dataset: Dataset, teacher: Path) -> Chain:
+    return Chain(tmp_path / "run", make_dataset(SHARDS, None, shards_per_part=2), teacher)
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_every_sample_has_a_status_and_scored_images_have_p_rows(chain: Chain) -> None:
+    counts = chain.count()
+    assert counts["statuses"] == {
+        "ok": 22, "truncated_image": 1, "empty": 1, "not_an_image": 1, "missing_image": 1,
+    }  # fmt: skip
+    assert counts["num_samples"] == 26
+    assert counts["num_score_rows"] == 44
+    failures = pd.read_parquet(chain.folder / "failures.parquet")
+    assert failures.key.tolist() == ["broken", "empty", "text", "none"]
+    assert (failures.reason != "").all()
+
+
+def test_scores_are_the_softmax_of_the_teacher(chain: Chain) -> None:
+    scores = pd.read_parquet(chain.folder / "part-00000.parquet")
+    image = scores[(scores.shard_id == 0) & (scores.sample_index == 0)].sort_values("log_odds")
+    weights = models.load(chain.teacher)
+    pixels = np.asarray(__import__("PIL.Image").Image.open(io.BytesIO(SHARDS[0][0][1]["jpg"])))
+    from semisup import transforms  # the same path as the step, one image at a time
+
+    sized = transforms.evaluation_transform(12, 12)(transforms.to_tensor(pixels))
+    p = models.predictor(weights, "float32", 1)(sized[None]).softmax(1)[0]
+    best = p.sort(descending=True)
+    assert image.class_id.tolist()[::-1] == best.indices[:2].tolist()
+    probabilities = 1 / (1 + np.exp(-image.log_odds.to_numpy()[::-1]))
+    assert probabilities == pytest.approx(best.values[:2].numpy(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("shards_per_part", "workers"), [(1, 0), (3, 1), (4, 2)])
+def test_selection_and_tars_do_not_depend_on_parts_or_workers(
+    tmp_path: Path, make_dataset: Dataset, teacher: Path, shards_per_part: int, workers: int
+) -> None:
+    runs = []
+    for name, size, num_workers in (("a", 2, 0), ("b", shards_per_part, workers)):
+        manifests = make_dataset(SHARDS, None, "data", shards_per_part=size)
+        run = Chain(tmp_path / name, manifests, teacher, num_workers)
+        packed = run.select().parent / "packed"
+        run.pack()
+        tars = sorted((packed / "tars").iterdir())
+        samples = packed / "samples-00000.parquet"
+        runs.append([digest(p) for p in (run.folder / "selection.parquet", samples, *tars)])
+    assert runs[0] == runs[1]
+
+
+def test_a_part_with_a_missing_row_is_refused_naming_the_shard(chain: Chain) -> None:
+    path = chain.folder / "images-00000.parquet"
+    from semisup import schemas
+
+    table = tables.read_table(path, schemas.IMAGES)
+    kept = table.filter([i != 3 for i in range(len(table))])
+    tables.write_table(path, {n: kept[n] for n in kept.column_names}, schemas.IMAGES)
+    with pytest.raises(DataError, match=r"00000\.tar has 7 samples, but 6 rows"):
+        chain.count()
+
+
+def test_a_part_with_too_few_scores_is_refused(chain: Chain) -> None:
+    path = chain.folder / "part-00001.parquet"
+    from semisup import schemas
+
+    table = tables.read_table(path, schemas.SCORES).slice(1)
+    tables.write_table(path, {n: table[n] for n in table.column_names}, schemas.SCORES)
+    with pytest.raises(DataError, match="part-00001.parquet: up to here 43 scores for 22 images"):
+        chain.count()
+
+
+def test_fewer_classes_per_image_or_images_per_class_are_a_subset(chain: Chain) -> None:
+    whole = pd.read_parquet(chain.select(k=100, p=2))
+    first = pd.read_parquet(chain.select(k=100, p=1))
+    assert len(whole) == 44
+    assert len(first) == 22
+    few = pd.read_parquet(chain.select(k=2, p=2))
+    pd.testing.assert_frame_equal(
+        few, whole[whole.class_rank <= 2].reset_index(drop=True), check_like=False
+    )
+
+
+def test_copies_within_u_are_selected_once(chain: Chain) -> None:
+    copies = chain.folder / "copies.parquet"
+    num_parts = len(chain.manifests)
+    find_copies.main(settings.FindCopies(num_parts=num_parts), chain.manifests[0], copies)
+    selection = pd.read_parquet(chain.select(k=100, remove=Remove(), copies=copies))
+    assert "s0-4" in set(selection.key)
+    assert "copy" not in set(selection.key)
+    removed = pd.read_parquet(chain.folder / "removed.parquet")
+    assert removed.reason.tolist() == ["copy"]
+    summary = json.loads((chain.folder / "summary.json").read_text())
+    assert (summary["num_scored"], summary["num_candidates"]) == (22, 21)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("shard_id,sample_index,decision\n0,99,remove\n", r"1 images are not in U, first \[\(0, 99\)"),
+        ("shard_id,sample_index,decision\n0,1,maybe\n", "decision must be keep or remove"),
+        ("shard_id,decision\n0,keep\n", "columns .'sample_index'. are missing"),
+        ("", "cannot be read as CSV"),
+    ],
+)  # fmt: skip
+def test_a_wrong_review_is_refused(chain: Chain, content: str, message: str) -> None:
+    reviewed = chain.folder / "reviewed.csv"
+    reviewed.write_text(content)
+    from semisup import schemas
+    from semisup.steps.find_duplicates import write_pairs
+
+    pairs = chain.folder / "pairs.parquet"
+    write_pairs(pairs, [])
+    assert tables.read_table(pairs, schemas.DUPLICATES).num_rows == 0
+    with pytest.raises(DataError, match=message):
+        select.removed_images(Remove(), [pairs], [], [reviewed], chain.manifests)
+
+
+def test_scores_that_are_not_finite_are_refused_naming_the_part(chain: Chain) -> None:
+    weights = models.load(chain.teacher)
+    weights.state["fc.bias"][0] = float("nan")
+    models.save(chain.teacher, weights)
+    with pytest.raises(DataError, match=r"manifest-00000\.json: scores are not finite"):
+        Chain(chain.folder / "again", chain.manifests, chain.teacher)
+
+
+def test_a_source_image_that_changed_since_it_was_indexed_is_not_packed(chain: Chain) -> None:
+    selection = pd.read_parquet(chain.select())
+    shard = Path(selection.shard[0])
+    content = shard.read_bytes()
+    shard.write_bytes(content.replace(make_jpeg(100 * selection.shard_id[0] + selection.sample_index[0])[20:40], b"x" * 20))
+    with pytest.raises(DataError, match="is not the one that was indexed"):
+        chain.pack()
+    assert not (chain.folder / "packed" / "tars").exists()
+    assert list(chain.folder.rglob("*.tmp")) == []
+
+
+def test_packed_shards_have_the_configured_size_and_deterministic_order(chain: Chain) -> None:
+    rows = len(pd.read_parquet(chain.select(k=5)))
+    packed = chain.pack(samples_per_shard=4)
+    manifest = json.loads((packed / "manifest-00000.json").read_text())
+    assert [s["num_samples"] for s in manifest["shards"]] == [4] * (rows // 4) + [rows % 4] * (
+        rows % 4 > 0
+    )
+    first = digest(packed / "tars" / "00000.tar")
+    chain.pack(samples_per_shard=4)
+    assert digest(packed / "tars" / "00000.tar") == first

@@ -1,0 +1,191 @@
+"""Training through its step: determinism, resume, late failures, refusals."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from conftest import Dataset, make_jpeg
+from semisup import checkpoint, models, settings, training
+from semisup.config import Recipe
+from semisup.steps import train
+from semisup.tables import DataError
+
+ROOT = Path(__file__).parents[2]
+RECIPE = Recipe(images=100, global_batch_size=8, base_lr=0.5, crop="padded")
+SHARDS = [
+    [(f"{s}-{i}", {"jpg": make_jpeg(9 * s + i), "cls": b"%d" % (i % 2)}) for i in range(9)]
+    for s in range(2)
+]
+
+
+def make_settings(recipe: Recipe = RECIPE, seed: int = 0) -> settings.Train:
+    return settings.Train(
+        arch="cifar_resnet8_w4",
+        image_size=12,
+        resize=12,
+        classes=["no", "yes"],
+        recipe=recipe,
+        seed=seed,
+    )
+
+
+def run(
+    folder: Path,
+    manifests: list[Path],
+    settings: settings.Train | None = None,
+    init: list[Path] | None = None,
+    workers: int = 0,
+) -> Path:
+    stage = folder / "model" / "train"
+    train.main(
+        settings or make_settings(),
+        manifests,
+        init or [],
+        stage / "checkpoints",
+        stage / "weights.pt",
+        stage / "classes.txt",
+        stage / "metrics.parquet",
+        workers,
+    )
+    return stage
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(tmp_path, make_dataset: Dataset):
+    torch.set_num_threads(1)
+    manifests = make_dataset(SHARDS, 2)
+    first = run(tmp_path / "a", manifests, workers=0)
+    second = run(tmp_path / "b", manifests, workers=1)
+    assert (first / "weights.pt").read_bytes() == (second / "weights.pt").read_bytes()
+    assert (first / "metrics.parquet").read_bytes() == (second / "metrics.parquet").read_bytes()
+    other = run(tmp_path / "c", manifests, make_settings(seed=1))
+    assert (first / "weights.pt").read_bytes() != (other / "weights.pt").read_bytes()
+
+
+def test_a_training_cut_off_anywhere_ends_with_the_same_weights(
+    tmp_path, make_dataset: Dataset, monkeypatch
+):
+    manifests = make_dataset(SHARDS, 2)
+    calm = run(tmp_path / "calm", manifests)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    save, saved = checkpoint.save, []
+
+    def save_and_die(folder: Path, step: int, state: dict[str, object]) -> None:
+        save(folder, step, state)
+        saved.append(step)
+        if len(saved) in (2, 5):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "cut", manifests)
+    cut = run(tmp_path / "cut", manifests)
+    assert saved[0] == 1 and sorted(set(saved)) == saved  # no step was done twice
+    assert (cut / "weights.pt").read_bytes() == (calm / "weights.pt").read_bytes()
+    assert (cut / "metrics.parquet").read_bytes() == (calm / "metrics.parquet").read_bytes()
+
+
+def test_a_killed_process_goes_on_at_its_checkpoint(tmp_path, make_dataset: Dataset):
+    manifests = make_dataset(SHARDS, 2)
+    recipe = RECIPE.model_copy(update={"images": 4000})
+    stage = tmp_path / "killed" / "model" / "train"
+    code = (
+        "from semisup import training; training.CHECKPOINT_SECONDS = 0.0;"
+        "from semisup.steps import run, train; run(train.main)"
+    )
+    command = [
+        sys.executable, "-c", code, "--settings", make_settings(recipe).canonical(),
+        "--manifests", *map(str, manifests), "--init",
+        "--checkpoints", str(stage / "checkpoints"), "--weights", str(stage / "weights.pt"),
+        "--classes", str(stage / "classes.txt"), "--metrics", str(stage / "metrics.parquet"),
+        "--workers", "1",
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    while not list(stage.glob("checkpoints/*/step-*.pt")) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (stage / "weights.pt").exists()
+    again = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "going on after step" in again.stderr
+    torch.set_num_threads(1)
+    calm = run(tmp_path / "calm", manifests, make_settings(recipe), workers=1)
+    assert (stage / "weights.pt").read_bytes() == (calm / "weights.pt").read_bytes()
+
+
+def test_a_finished_training_is_not_repeated(tmp_path, make_dataset: Dataset, monkeypatch):
+    manifests = make_dataset(SHARDS, 2)
+    stage = run(tmp_path, manifests)
+    weights = (stage / "weights.pt").read_bytes()
+    (stage / "weights.pt").unlink()
+    monkeypatch.setattr(training, "_step", lambda *_: pytest.fail("trained again"))
+    run(tmp_path, manifests)
+    assert (stage / "weights.pt").read_bytes() == weights
+
+
+def test_a_changed_training_starts_anew(tmp_path, make_dataset: Dataset):
+    manifests = make_dataset(SHARDS, 2)
+    stage = run(tmp_path, manifests)
+    changed = make_settings(RECIPE.model_copy(update={"base_lr": 0.25}))
+    run(tmp_path, manifests, changed)
+    assert len(list((stage / "checkpoints").iterdir())) == 1
+    fresh = run(tmp_path / "fresh", manifests, changed)
+    assert (stage / "weights.pt").read_bytes() == (fresh / "weights.pt").read_bytes()
+
+
+def test_an_image_found_broken_late_is_left_out_and_counted(tmp_path, make_dataset: Dataset, caplog):
+    broken = [*SHARDS[0][:-1], ("broken", {"jpg": b"not an image", "cls": b"1"})]
+    stage = run(tmp_path, make_dataset([broken, SHARDS[1]], 2))
+    metrics = pd.read_parquet(stage / "metrics.parquet")
+    passes = 100 / 18
+    assert metrics.images.iloc[-1] == 100
+    assert int(passes) <= metrics.failed.iloc[-1] <= int(passes) + 1
+    assert "not_an_image" in caplog.text
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_with_the_rate(tmp_path, make_dataset: Dataset):
+    wild = make_settings(RECIPE.model_copy(update={"base_lr": 1e30}))
+    with pytest.raises(DataError, match="the loss is nan after .* images at learning rate"):
+        run(tmp_path, make_dataset(SHARDS, 2), wild)
+
+
+def test_finetuning_starts_from_the_given_weights(tmp_path, make_dataset: Dataset):
+    manifests = make_dataset(SHARDS, 2)
+    start = run(tmp_path / "a", manifests) / "weights.pt"
+    still = make_settings(RECIPE.model_copy(update={"base_lr": 1e-12, "images": 8}))
+    after = models.load(run(tmp_path / "b", manifests, still, [start]) / "weights.pt").state
+    before = models.load(start).state
+    torch.testing.assert_close(after["fc.weight"], before["fc.weight"])
+
+
+def test_other_classes_keep_the_body_and_renew_the_head(tmp_path, make_dataset: Dataset):
+    manifests = make_dataset(SHARDS, 2)
+    start = run(tmp_path / "a", manifests) / "weights.pt"
+    still = RECIPE.model_copy(update={"base_lr": 1e-12, "images": 8})
+    renamed = make_settings(still).model_copy(update={"classes": ["x", "y", "z"]})
+    after = models.load(run(tmp_path / "b", manifests, renamed, [start]) / "weights.pt").state
+    before = models.load(start).state
+    torch.testing.assert_close(after["stem.0.weight"], before["stem.0.weight"])
+    assert after["fc.weight"].shape == (3, 16)
+
+
+def test_labels_beyond_the_classes_are_refused(tmp_path, make_dataset: Dataset):
+    one_class = make_settings().model_copy(update={"classes": ["only", "two"]})
+    shards = [[("a", {"jpg": make_jpeg(0), "cls": b"7"})]]
+    with pytest.raises(DataError, match="has label 7, but the model has 2 classes"):
+        run(tmp_path, make_dataset(shards, 10), one_class)
+
+
+def test_a_dataset_without_labels_is_refused(tmp_path, make_dataset: Dataset):
+    shards = [[("a", {"jpg": make_jpeg(0)})]]
+    with pytest.raises(DataError, match="'data' has no labelled image"):
+        run(tmp_path, make_dataset(shards, None))

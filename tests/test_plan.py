@@ -1,0 +1,446 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semisup import settings as step_settings
+from semisup.checks import ConfigError, load_config, trainings
+from semisup.datasets import DIGITS
+from semisup.plan import Plan
+from semisup.settings import Settings
+from small import ROOT, mutated, read_config
+
+Raw = dict[str, Any]
+Laid = dict[str, Any]
+
+TRAINING = {"on": "labeled", "recipe": "supervised"}
+
+
+def at(**wildcards: object) -> Any:
+    return SimpleNamespace(**wildcards)
+
+
+def make(**changes: Any) -> Plan:
+    """The plan of the tests' configuration, changed at keys joined by two underscores."""
+    return Plan(load_config(change(read_config(), changes)))
+
+
+def change(raw: Raw, changes: dict[str, Any]) -> Raw:
+    for path, value in changes.items():
+        *sections, key = path.split("__")
+        section = raw
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[key] = value
+    return raw
+
+
+def lay_out(plan: Plan) -> Laid:
+    """What the plan says for every job there can be, by rule and wildcards."""
+    config = plan.config
+    by_part = [
+        {"dataset": name, "part": f"{part:05d}"}
+        for name in config.datasets
+        if name in plan.unlabeled | set(config.evaluate.on) | plan._trained_on()
+        for part in range(len(plan.parts(name)))
+    ]
+    folders = [{"dataset": name} for name, d in config.datasets.items() if d.folder is not None]
+    stages = [
+        {"model": m, "stage": s} for m, model in config.models.items() for s in trainings(model)
+    ]
+    imported = [{"model": name} for name, model in config.models.items() if model.weights]
+    scored = [{"teacher": s.teacher, "unlabeled": s.unlabeled} for s in config.selections.values()]
+    selections = [{"selection": name} for name in config.selections]
+    evaluated = [{"model": m, "stage": s} for m, s in plan.evaluated_stages()]
+    calls: dict[Callable[..., Any], list[dict[str, str]]] = {
+        plan.make_digits: [{}],
+        plan.pack_folder: folders,
+        plan.index_shards: by_part,
+        plan.shards_to_make: by_part,
+        plan.train: stages,
+        plan.training_data: stages,
+        plan.training_samples: stages,
+        plan.initial_weights: stages,
+        plan.import_weights: imported,
+        plan.weights_file: imported,
+        plan.teacher_weights: scored,
+        plan.score_shards: scored,
+        plan.scores_parts: scored,
+        plan.images_parts: scored,
+        plan.count_images: scored,
+        plan.unlabeled_manifests: scored,
+        plan.unlabeled_samples: scored,
+        plan.find_copies: scored,
+        plan.merge_duplicates: scored,
+        plan.duplicate_parts: scored,
+        plan.select: selections,
+        plan.selection_scores: selections,
+        plan.selection_manifests: selections,
+        plan.selection_samples: selections,
+        plan.selection_classes: selections,
+        plan.selection_pairs: selections,
+        plan.selection_copies: selections,
+        plan.reviewed: selections,
+        plan.pack_selection: selections,
+        plan.evaluate: evaluated,
+        plan.evaluation_manifests: [{}],
+        plan.evaluation_samples: [{}],
+        plan.report: [{}],
+    }
+    if config.duplicates:
+        for function in (plan.extract_features, plan.find_duplicates, plan.descriptor_weights):
+            calls[function] = [{}]
+    return {
+        f"{function.__name__} {' '.join(where.values())}".strip(): function(at(**where))
+        for function, jobs in calls.items()
+        for where in jobs
+    } | {"report_inputs": plan.report_inputs()}
+
+
+def differing(one: Laid, other: Laid) -> set[str]:
+    """The rules and wildcards for which two plans say different things."""
+    keys = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+    return {key for key in keys if key.split()[0] not in ("report", "report_inputs")}
+
+
+@settings(max_examples=200)
+@given(mutated())
+def test_what_the_checks_accept_can_be_laid_out(raw: Raw) -> None:
+    try:
+        config = load_config(raw)
+    except ConfigError:
+        return
+    lay_out(Plan(config))
+
+
+# --- datasets ------------------------------------------------------------------------------
+
+
+def test_a_builtin_part_needs_its_own_tars_alone() -> None:
+    needed = make().shards_to_make(at(dataset="unlabeled", part="00003"))
+    assert needed == ["results/datasets/builtin/digits/unlabeled-00009.tar"]
+
+
+def test_a_part_of_a_folder_needs_its_tars(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").touch()
+    plan = make(datasets__unlabeled={"folder": str(tmp_path)})
+    assert plan.shards_to_make(at(dataset="unlabeled", part="00000")) == [
+        "results/datasets/unlabeled/tars"
+    ]
+
+
+def test_tars_of_the_user_are_no_declared_inputs_but_their_change_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").touch()
+    plan = make(datasets__unlabeled={"shards": f"{tmp_path}/a.tar"})
+    job = at(dataset="unlabeled", part="00000")
+    assert plan.shards_to_make(job) == []
+    before = plan.index_shards(job)
+    (tmp_path / "a.tar").write_bytes(b"x")
+    assert plan.index_shards(job) != before
+
+
+def test_parts_cover_all_shards_with_their_ids() -> None:
+    plan = make()
+    parts = [
+        step_settings.IndexShards.model_validate_json(
+            plan.index_shards(at(dataset="unlabeled", part=p))
+        )
+        for p in ("00000", "00001", "00002", "00003")
+    ]
+    assert [part.first_shard for part in parts] == [0, 3, 6, 9]
+    assert [path for part in parts for path in part.shards] == plan.shards("unlabeled")
+    assert [part.part for part in parts] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "expected"),
+    [
+        ("labeled", None, True),
+        ("test", None, True),
+        ("unlabeled", None, False),
+        ("unlabeled", True, True),
+        ("unlabeled", False, False),
+    ],
+)
+def test_labels_are_read_except_of_u_unless_told(
+    name: str, labels: bool | None, expected: bool
+) -> None:
+    plan = make(**{f"datasets__{name}__labels": labels})
+    made = step_settings.IndexShards.model_validate_json(
+        plan.index_shards(at(dataset=name, part="00000"))
+    )
+    assert plan.has_labels(name) is expected
+    assert made.num_classes == (10 if expected else None)
+
+
+def test_a_folder_without_labels_has_no_classes(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    plan = make(datasets__unlabeled={"folder": str(tmp_path)})
+    made = step_settings.PackFolder.model_validate_json(plan.pack_folder(at(dataset="unlabeled")))
+    assert made.classes is None
+
+
+def test_a_labelled_folder_is_packed_with_its_classes(tmp_path: Path) -> None:
+    for name in DIGITS.classes:
+        (tmp_path / name).mkdir()
+    plan = make(datasets__unlabeled={"folder": str(tmp_path), "labels": True})
+    made = step_settings.PackFolder.model_validate_json(plan.pack_folder(at(dataset="unlabeled")))
+    assert made.classes == sorted(DIGITS.classes)
+
+
+def test_manifests_of_a_dataset_and_of_a_selection() -> None:
+    plan = make()
+    assert plan.manifests("unlabeled")[1] == "results/datasets/unlabeled/manifest-00001.json"
+    assert len(plan.manifests("unlabeled")) == 4
+    assert plan.manifests("top") == ["results/shards/top/manifest-00000.json"]
+
+
+def test_samples_stand_beside_manifests() -> None:
+    plan = make()
+    assert plan.samples("top") == ["results/shards/top/samples-00000.parquet"]
+    assert plan.samples("test") == ["results/datasets/test/samples-00000.parquet"]
+
+
+def test_builtin_shards_name_every_split() -> None:
+    names = make().builtin_shards("digits")
+    assert len(names) == sum(DIGITS.num_shards.values())
+    assert names[-1] == "unlabeled-00009"
+    assert "test-00001" in make().builtin_shards("cifar10")
+
+
+# --- models --------------------------------------------------------------------------------
+
+
+def test_stages_and_the_weights_each_starts_from() -> None:
+    plan = make()
+    assert plan.stages("student") == ["pretrain", "finetune"]
+    assert plan.initial_weights(at(model="student", stage="pretrain")) == []
+    assert plan.initial_weights(at(model="student", stage="finetune")) == [
+        "results/models/student/pretrain/weights.pt"
+    ]
+    assert plan.weights("student") == "results/models/student/finetune/weights.pt"
+
+
+def test_imported_weights_are_where_the_first_stage_starts(tmp_path: Path) -> None:
+    (tmp_path / "w.pt").touch()
+    weights = {"arch": "resnet18", "weights": str(tmp_path / "w.pt"), "classes": 3}
+    plan = make(models__other={**weights, "finetune": TRAINING})
+    assert plan.stages("other") == ["imported", "finetune"]
+    assert plan.weights_file(at(model="other")) == [str(tmp_path / "w.pt")]
+    assert plan.initial_weights(at(model="other", stage="finetune")) == [
+        "results/models/other/imported/weights.pt"
+    ]
+
+
+def test_torchvisions_weights_are_no_file() -> None:
+    plan = make(models__other={"arch": "resnet18", "weights": "torchvision:IMAGENET1K_V1"})
+    assert plan.weights_file(at(model="other")) == []
+
+
+def test_a_model_may_start_from_the_last_weights_of_another() -> None:
+    other = {"arch": "cifar_resnet8_w8", "init": "student", "finetune": TRAINING}
+    assert make(models__other=other).initial_weights(at(model="other", stage="finetune")) == [
+        "results/models/student/finetune/weights.pt"
+    ]
+
+
+def test_a_baseline_has_its_students_arch_size_and_budget() -> None:
+    plan = make()
+    made = step_settings.Train.model_validate_json(plan.train(at(model="baseline", stage="train")))
+    assert (made.arch, made.image_size, made.resize) == ("cifar_resnet8_w8", 28, 32)
+    assert made.recipe.images == 300 + 50
+    own = plan.config.recipes["supervised"]
+    assert made.recipe == own.model_copy(update={"images": 350})
+
+
+def test_a_teacher_has_the_budget_of_its_recipe() -> None:
+    made = step_settings.Train.model_validate_json(make().train(at(model="teacher", stage="train")))
+    assert made.recipe.images == 1000
+
+
+@given(st.integers(8, 4096))
+def test_images_are_resized_in_imagenets_proportion_unless_told(image_size: int) -> None:
+    plan = make(models__teacher__image_size=image_size)
+    made = step_settings.Train.model_validate_json(plan.train(at(model="teacher", stage="train")))
+    assert made.resize == round(image_size * 256 / 224)
+    assert made.resize >= image_size
+
+
+def test_a_student_learns_the_classes_of_its_teacher() -> None:
+    plan = make(datasets__labeled__classes=10, datasets__test__classes=10,
+                datasets__validation__classes=10)  # fmt: skip
+    made = step_settings.Train.model_validate_json(
+        plan.train(at(model="student", stage="pretrain"))
+    )
+    assert made.classes == [str(i) for i in range(10)]
+
+
+def test_a_preset_and_its_copy_are_the_same_training() -> None:
+    plan = make(recipes__supervised={"preset": "paper_finetune"})
+    other = make(models__teacher__train__recipe="paper_finetune")
+    job = at(model="teacher", stage="train")
+    assert plan.train(job) == other.train(job)
+
+
+# --- scores and selections -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("stored", "expected"), [(None, 10), (3, 3), (10, 10)])
+def test_p_stored_is_ten_or_what_is_told(stored: int | None, expected: int) -> None:
+    assert make(score={"classes_per_image": stored}).stored_classes("teacher") == expected
+
+
+def test_p_stored_is_at_most_the_number_of_classes() -> None:
+    few = {f"datasets__{name}__classes": 4 for name in ("labeled", "validation", "test")}
+    assert make(**few).stored_classes("teacher") == 4
+
+
+def test_a_selection_without_p_takes_all_that_is_stored() -> None:
+    plan = make(score={"classes_per_image": 7}, selections__top__classes_per_image=None)
+    made = step_settings.Select.model_validate_json(plan.select(at(selection="top")))
+    assert made.classes_per_image == 7
+
+
+def test_without_duplicates_nothing_is_removed_and_nothing_is_read_for_it() -> None:
+    plan = make(duplicates=None)
+    made = step_settings.Select.model_validate_json(plan.select(at(selection="top")))
+    assert made.remove is None
+    job = at(selection="top")
+    assert plan.selection_pairs(job) == plan.selection_copies(job) == plan.reviewed(job) == []
+    assert plan.report_inputs()["pairs"] == []
+    assert plan.descriptor() == ""
+
+
+def test_class_names_of_a_selection_are_its_teachers() -> None:
+    path = make().selection_classes(at(selection="top"))
+    assert path == "results/models/teacher/train/classes.txt"
+
+
+def test_a_review_is_read(tmp_path: Path) -> None:
+    (tmp_path / "review.csv").touch()
+    plan = make(duplicates__remove__reviewed=f"{tmp_path}/review.csv")
+    assert plan.reviewed(at(selection="top")) == [f"{tmp_path}/review.csv"]
+
+
+# --- results -------------------------------------------------------------------------------
+
+
+def test_every_stage_that_predicts_the_measured_classes_is_evaluated(tmp_path: Path) -> None:
+    (tmp_path / "w.pt").touch()
+    weights = {"arch": "resnet18", "weights": str(tmp_path / "w.pt"), "classes": 3}
+    plan = make(models__other={**weights, "finetune": TRAINING})
+    assert plan.evaluated_stages() == [
+        ("teacher", "train"), ("student", "pretrain"), ("student", "finetune"),
+        ("baseline", "train"), ("other", "finetune"),
+    ]  # fmt: skip
+
+
+def test_the_report_reads_every_table_once() -> None:
+    inputs = make().report_inputs()
+    paths = [path for group in inputs.values() for path in group]
+    assert len(set(paths)) == len(paths)
+    assert all(path.startswith("results/") for path in paths)
+    assert "results/selections/top/summary.json" in inputs["selections"]
+    assert "results/models/student/finetune/metrics.parquet" in inputs["metrics"]
+
+
+def test_all_paths_begin_with_the_folder_of_results() -> None:
+    laid = lay_out(make(results="/elsewhere/out"))
+    paths = [path for value in laid.values() if isinstance(value, list) for path in value]
+    assert len(paths) > 20
+    assert all(path.startswith("/elsewhere/out/") for path in paths)
+
+
+# --- what makes a job run again ------------------------------------------------------------
+
+SETTINGS = {name: kind for name, kind in vars(step_settings).items() if isinstance(kind, type)
+            and issubclass(kind, Settings) and kind is not Settings}  # fmt: skip
+
+
+def test_the_settings_of_every_job_are_canonical_json_of_its_step() -> None:
+    found = 0
+    for key, value in lay_out(make()).items():
+        kind = SETTINGS.get("".join(word.title() for word in key.split()[0].split("_")))
+        if kind:
+            assert kind.model_validate_json(value).canonical() == value
+            found += 1
+    assert found > 15
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"selections__top__images_per_class": 21}, {"select top"}),
+        ({"selections__top__min_score": 0.5}, {"select top"}),
+        ({"duplicates__remove__closest": 4}, {"select top"}),
+        ({"duplicates__record_distance": 0.6}, {"find_duplicates"}),
+        ({"recipes__pretrain__base_lr": 0.2}, {"train student pretrain"}),
+        ({"recipes__finetune__flip": False}, {"train student finetune"}),
+        ({"recipes__finetune__images": 51},
+         {"train student finetune", "train baseline train"}),
+        ({"recipes__supervised__images": 999}, {"train teacher train"}),
+        ({"models__student__arch": "cifar_resnet8_w4"},
+         {"train student pretrain", "train student finetune", "train baseline train"}),
+        ({"score__batch_size": 8}, {"score_shards teacher unlabeled"}),
+        ({"pack__samples_per_shard": 8}, {"pack_selection top"}),
+        ({"datasets__labeled__classes": DIGITS.classes}, set()),
+        ({"datasets__unlabeled__num_shards": 3}, set()),
+        ({"recipes__unused": {"images": 1}}, set()),
+    ],
+)  # fmt: skip
+def test_a_changed_key_changes_only_the_jobs_that_depend_on_it(
+    changes: Raw, expected: set[str]
+) -> None:
+    assert differing(lay_out(make()), lay_out(make(**changes))) == expected
+
+
+def test_the_seed_changes_what_is_random_and_nothing_else() -> None:
+    changed = {key.split()[0] for key in differing(lay_out(make()), lay_out(make(seed=8)))}
+    assert changed == {"make_digits", "train", "pack_selection"}
+
+
+def test_the_report_depends_on_the_whole_configuration() -> None:
+    assert make().report(at()) != make(recipes__unused={"images": 1}).report(at())
+
+
+def test_the_order_of_keys_changes_nothing() -> None:
+    def backwards(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: backwards(item) for key, item in reversed(value.items())}
+        return value
+
+    jobs, others = (lay_out(Plan(load_config(raw))) for raw in
+                    (read_config(), backwards(read_config())))  # fmt: skip
+    assert {key: sorted(v) if isinstance(v, list) else v for key, v in jobs.items()
+            if key != "report_inputs"} == {
+        key: sorted(v) if isinstance(v, list) else v for key, v in others.items()
+        if key != "report_inputs"
+    }  # fmt: skip
+
+
+def test_where_results_lie_changes_no_settings_but_those_that_name_the_tars() -> None:
+    differences = differing(lay_out(make()), lay_out(make(results="out")))
+    changed = {key.split()[0] for key in differences}
+    functions = {name for name in changed if name in re.findall(r"settings=plan\.(\w+)", RULES)}
+    assert functions == {"index_shards"}
+
+
+RULES = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+
+
+def test_the_rules_name_only_methods_of_the_plan() -> None:
+    named = set(re.findall(r"\bplan\.(\w+)", RULES)) - {"smk"}
+    assert len(named) > 25
+    assert all(hasattr(make(), name) for name in named), named
+
+
+def test_every_method_the_rules_name_is_laid_out_by_these_tests() -> None:
+    laid = {key.split()[0] for key in lay_out(make())}
+    named = set(re.findall(r"(?:params:\s+settings=|=|ancient\()plan\.(\w+)(?=[,)])", RULES))
+    assert named - laid <= {"make_cifar10", "pack_folder", "import_weights", "weights_file",
+                            "dataset_manifests", "dataset_samples"}  # fmt: skip
