@@ -47,6 +47,4 @@ rule all:
 
 
 onsuccess:
-    print(
-        f"Done. Open {plan.results}/report.html; the tables are under {plan.results}/."
-    )
+    print(f"Done. Open {plan.results}/report.html; the tables are under {plan.results}/.")

@@ -94,7 +94,7 @@ def test_a_training_cut_off_anywhere_ends_with_the_same_weights(
 
 def test_a_killed_process_goes_on_at_its_checkpoint(tmp_path, make_dataset: Dataset):
     manifests = make_dataset(SHARDS, 2)
-    recipe = RECIPE.model_copy(update={"images": 4000})
+    recipe = RECIPE.model_copy(update={"images": 800})
     stage = tmp_path / "killed" / "model" / "train"
     code = (
         "from semisup import training; training.CHECKPOINT_SECONDS = 0.0;"
@@ -142,7 +142,9 @@ def test_a_changed_training_starts_anew(tmp_path, make_dataset: Dataset):
     assert (stage / "weights.pt").read_bytes() == (fresh / "weights.pt").read_bytes()
 
 
-def test_an_image_found_broken_late_is_left_out_and_counted(tmp_path, make_dataset: Dataset, caplog):
+def test_an_image_found_broken_late_is_left_out_and_counted(
+    tmp_path, make_dataset: Dataset, caplog
+):
     broken = [*SHARDS[0][:-1], ("broken", {"jpg": b"not an image", "cls": b"1"})]
     stage = run(tmp_path, make_dataset([broken, SHARDS[1]], 2))
     metrics = pd.read_parquet(stage / "metrics.parquet")
@@ -152,9 +154,11 @@ def test_an_image_found_broken_late_is_left_out_and_counted(tmp_path, make_datas
     assert "not_an_image" in caplog.text
 
 
-def test_a_loss_that_is_not_finite_stops_the_training_with_the_rate(tmp_path, make_dataset: Dataset):
+def test_a_loss_that_is_not_finite_stops_the_training_with_the_rate(
+    tmp_path, make_dataset: Dataset
+):
     wild = make_settings(RECIPE.model_copy(update={"base_lr": 1e30}))
-    with pytest.raises(DataError, match="the loss is nan after .* images at learning rate"):
+    with pytest.raises(DataError, match=r"the loss is nan after .* images at learning rate"):
         run(tmp_path, make_dataset(SHARDS, 2), wild)
 
 
