@@ -71,7 +71,8 @@ def test_the_key_on_that_yaml_reads_as_true_is_a_word() -> None:
 
 def test_the_key_1_is_not_taken_for_on() -> None:
     assert "Keys should be strings" in refused(
-        Training, {1: "labeled", "on": "labeled", "recipe": "supervised"})
+        Training, {1: "labeled", "on": "labeled", "recipe": "supervised"}
+    )
 
 
 def test_a_name_that_yaml_reads_as_true_is_not_taken_for_on() -> None:

@@ -14,6 +14,8 @@ import pytest
 import webdataset as wds
 import yaml
 
+from semisup.checks import load_config
+
 ROOT = Path(__file__).parents[1]
 SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
 
@@ -182,7 +184,7 @@ def test_only_what_depends_on_a_changed_key_runs_again(run, changes, expected):
 
 def test_the_report_is_one_page_that_names_every_model(run):
     page = (run / "results/report.html").read_text()
-    assert all(name in page for name in ("teacher", "student", "baseline", "truncated_image"))
+    assert all(name in page for name in ("teacher", "student", "baseline", "truncated image"))
     assert "http://" not in re.sub(
         r"http://www\.w3\.org/\S*|http://purl\.org/\S*|http://creativecommons\.org/\S*", "", page
     )
@@ -216,3 +218,44 @@ def test_the_literal_slurm_command_finds_its_profile():
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
+
+
+def readme_blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+
+
+def test_the_pandas_lines_of_the_readme_run_as_written(run, monkeypatch, capsys):
+    monkeypatch.chdir(run)
+    exec("\n".join(readme_blocks("python")), {})
+    printed = capsys.readouterr().out
+    assert "class_name" in printed
+    assert "truncated_image" in printed
+
+
+def test_the_configuration_of_the_readme_is_accepted(tmp_path, monkeypatch):
+    whole, folder, teachers = (yaml.safe_load(block) for block in readme_blocks("yaml"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "data/classes.txt").write_text("\n".join(f"class {i}" for i in range(1000)))
+    (tmp_path / "checkpoints/mine.pth").write_bytes(b"")
+    for class_id in range(1000):
+        (tmp_path / f"photos/train/{class_id:04d}").mkdir(parents=True)
+    names = [f"train-{i:03d}" for i in range(100)] + [f"test-{i:03d}" for i in range(10)]
+    for name in names + [f"unlabeled-{i:05d}" for i in range(10_000)]:
+        (tmp_path / f"data/{name}.tar").touch()
+    monkeypatch.chdir(tmp_path)
+    assert load_config(whole).selections["top"].images_per_class == 16_000
+    for part in (folder, teachers):
+        merged = {k: {**whole.get(k, {}), **part.get(k, {})} for k in ("datasets", "models")}
+        if part is folder:  # its classes are the sub-folders
+            names = sorted(p.name for p in (tmp_path / "photos/train").iterdir())
+            (tmp_path / "data/classes.txt").write_text("\n".join(names))
+        load_config({**whole, **merged})
+
+
+def test_the_commands_of_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    readme = (ROOT / "README.md").read_text()
+    targets = re.findall(r"(?:^|`)make ([a-z0-9]+)", readme, re.M)
+    assert {"demo", "test"} <= set(targets)
+    assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
