@@ -92,6 +92,7 @@ patterns = st.lists(
 @example("{{1..3}}")
 @example("{}")
 @example("\\{1..3\\}")
+@example("{\\{0..3}")
 @example("")
 def test_paths_are_counted_as_they_are_expanded(pattern: str) -> None:
     try:

@@ -96,7 +96,7 @@ def count_paths(pattern: str) -> int:
 
     Raises ValueError when braces do not match. Counts no further than one more than MAX_SHARDS.
     """
-    text = re.sub(r"\\.|\0", "", pattern, flags=re.DOTALL)  # an escaped brace is a character
+    text = re.sub(r"\\.|\0", "_", pattern, flags=re.DOTALL)  # an escaped brace is a character
     for _ in range(MAX_NESTED_BRACES):  # from the inside out, each pair becomes its number
         text = re.sub(r"\{([^{}]*)\}", lambda braces: f"\0{_count_choices(braces[1])}\0", text)
     if "{" in text or "}" in text:
