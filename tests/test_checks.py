@@ -410,7 +410,8 @@ MEANING: dict[str, tuple[dict[str, Any], str]] = {
     "classes of torchvision's weights": (
         {"models.other": {"arch": "resnet18", "weights": "torchvision:IMAGENET1K_V1",
                           "classes": 5}},
-        "models.other.classes: torchvision's weights know their classes; remove it.",
+        "models.other.classes: 5 classes, but torchvision's weights have 1000; name "
+        "them all or remove it.",
     ),
     "local weights without classes": (
         {"models.other": {"arch": "resnet18", "weights": "weights.pt"}},

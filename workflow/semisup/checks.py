@@ -188,8 +188,11 @@ def _check_model(config: Config, key: str, model: Model) -> Iterator[str]:
         known = [TORCHVISION + name for name in read_architectures().get(model.arch or "", [])]
         if model.weights not in known:
             yield unknown(f"{key}.weights", model.weights, known)
-        if model.classes is not None:
-            yield f"{key}.classes: torchvision's weights know their classes; remove it."
+        if isinstance(model.classes, int | list):
+            given = model.classes if isinstance(model.classes, int) else len(model.classes)
+            if given != 1000:
+                what = f"{given} classes, but torchvision's weights have 1000"
+                yield f"{key}.classes: {what}; name them all or remove it."
     elif model.weights and model.classes is None:
         yield f"{key}.classes: missing; name the classes of {model.weights!r}, or their number."
     if model.init and (start := shape(config, model.init)).arch != model.arch:

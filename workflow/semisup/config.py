@@ -117,7 +117,9 @@ class Model(Section):
         description="Start from these: `torchvision:IMAGENET1K_V2`, or a local checkpoint file.",
     )
     classes: int | list[str] | str | None = Field(
-        None, description="Class names of a local checkpoint in `weights`; torchvision's are known."
+        None,
+        description="Class names of `weights`. Default for torchvision's: ImageNet's 1,000 by number, as its own "
+        "repeat two.",
     )
     init: Name | None = Field(
         None, description="Start from the final weights of this model (same arch): transfer."

@@ -181,7 +181,7 @@ class Plan:
             image_size=model.image_size,
             resize=self._resize(model),
             weights=model.weights,
-            classes=datasets.list_classes(model.classes) if model.classes is not None else None,
+            classes=stage_classes(self.config, wildcards.model, "imported"),
         ).canonical()
 
     # --- duplicates -----------------------------------------------------------------------

@@ -58,7 +58,7 @@ class ImportWeights(Settings):
     image_size: int
     resize: int
     weights: str
-    classes: list[str] | None
+    classes: list[str]
 
 
 class Train(Settings):

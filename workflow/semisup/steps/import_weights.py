@@ -17,7 +17,6 @@ def main(settings: settings.ImportWeights, weights: Path, classes: Path) -> None
     source, _, name = settings.weights.partition(":")
     if source == "torchvision":
         chosen = torchvision.models.get_model_weights(settings.arch)[name]
-        names = list(chosen.meta["categories"])
         try:
             state = chosen.get_state_dict(progress=False, check_hash=True)
         except OSError as error:
@@ -26,14 +25,13 @@ def main(settings: settings.ImportWeights, weights: Path, classes: Path) -> None
                 "Download them elsewhere and name the file in `weights`."
             ) from None
     else:
-        names = settings.classes or []
         state = models.unwrap(models.read_checkpoint(Path(settings.weights)))
-    model = models.build(settings.arch, len(names))
+    model = models.build(settings.arch, len(settings.classes))
     models.load_state(model, state, source=settings.weights)
     shape = (settings.arch, settings.image_size, settings.resize)
-    models.save(weights, models.Weights(*shape, names, model.state_dict()))
-    models.write_classes(classes, names)
-    log.info("%s: %s with %d classes", settings.weights, settings.arch, len(names))
+    models.save(weights, models.Weights(*shape, settings.classes, model.state_dict()))
+    models.write_classes(classes, settings.classes)
+    log.info("%s: %s with %d classes", settings.weights, settings.arch, len(settings.classes))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,65 @@
+"""Weights from elsewhere, in the layouts people have."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from semisup import models, settings
+from semisup.steps import import_weights
+from semisup.tables import DataError
+
+CLASSES = ["no", "yes", "maybe"]
+STATE = models.build("cifar_resnet8_w4", 3).state_dict()
+
+
+def imported(tmp_path: Path, checkpoint: Any, classes: list[str] = CLASSES) -> models.Weights:
+    torch.save(checkpoint, tmp_path / "mine.pth")
+    own = settings.ImportWeights(
+        arch="cifar_resnet8_w4",
+        image_size=32,
+        resize=36,
+        weights=str(tmp_path / "mine.pth"),
+        classes=classes,
+    )
+    import_weights.main(own, tmp_path / "weights.pt", tmp_path / "classes.txt")
+    return models.load(tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize(
+    "checkpoint",
+    [
+        STATE,
+        {"state_dict": STATE, "epoch": 3},
+        {"model": {f"module.{name}": tensor for name, tensor in STATE.items()}},
+    ],
+    ids=["plain", "state_dict", "model with module."],
+)
+def test_the_layouts_people_have_give_the_same_weights(tmp_path: Path, checkpoint: Any) -> None:
+    weights = imported(tmp_path, checkpoint)
+    assert (weights.image_size, weights.resize, weights.classes) == (32, 36, CLASSES)
+    assert all(torch.equal(weights.state[name], tensor) for name, tensor in STATE.items())
+    assert (tmp_path / "classes.txt").read_text().splitlines() == CLASSES
+
+
+def test_another_number_of_classes_is_refused_with_the_shapes(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"fc\.weight \(3, 16\) instead of \(2, 16\)"):
+        imported(tmp_path, STATE, CLASSES[:2])
+
+
+def test_missing_and_unexpected_parameters_are_named(tmp_path: Path) -> None:
+    state = {**STATE, "extra": torch.zeros(1)}
+    del state["fc.bias"]
+    with pytest.raises(DataError, match=r"1 missing \(fc\.bias\); 1 unexpected \(extra\)"):
+        imported(tmp_path, state)
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no state dict"):
+        imported(tmp_path, [1, 2])
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read as a PyTorch checkpoint"):
+        imported(tmp_path, {"state_dict": Path})
