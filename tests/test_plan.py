@@ -83,6 +83,8 @@ def lay_out(plan: Plan) -> Laid:
         plan.selection_manifests: selections,
         plan.selection_samples: selections,
         plan.selection_classes: selections,
+        plan.selection_counts: selections,
+        plan.selection_failures: selections,
         plan.selection_pairs: selections,
         plan.selection_copies: selections,
         plan.reviewed: selections,
@@ -314,6 +316,12 @@ def test_without_duplicates_nothing_is_removed_and_nothing_is_read_for_it() -> N
     assert plan.selection_pairs(job) == plan.selection_copies(job) == plan.reviewed(job) == []
     assert plan.report_inputs()["pairs"] == []
     assert plan.descriptor() == ""
+
+
+def test_a_selection_starts_from_scores_that_are_proved_complete() -> None:
+    folder = "results/scores/teacher/unlabeled"
+    assert make().selection_counts(at(selection="top")) == f"{folder}/images.json"
+    assert make().selection_failures(at(selection="top")) == f"{folder}/failures.parquet"
 
 
 def test_class_names_of_a_selection_are_its_teachers() -> None:

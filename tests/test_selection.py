@@ -7,14 +7,18 @@ from hypothesis import strategies as st
 
 from semisup.selection import (
     TIERS,
+    Cut,
+    Gathered,
     Ranked,
+    best_first,
     closest_images,
+    contains,
     find_copies,
+    lowest_log_odds,
     rank_order,
     ranks_in_class,
     score_of,
     tier_order,
-    top_k,
 )
 
 NUM_CLASSES = 4
@@ -56,32 +60,79 @@ def as_tuples(result: Ranked) -> list[tuple[int, float, int]]:
     )
 
 
-@given(rows, st.integers(1, 12), st.randoms(use_true_random=False), st.integers(1, 7))
-def test_top_k_equals_sorting_everything_whatever_the_grouping(rows, k, random, num_blocks):
-    expected = oracle(rows, k)
+@given(rows)
+def test_rank_order_is_class_then_score_then_the_order_given(rows):
+    rows.sort(key=lambda row: row[2])
+    scores = ranked(rows)
+    found = as_tuples(scores.take(rank_order(scores.class_id, scores.log_odds)))
+    assert found == oracle(rows, len(rows))
+
+
+def test_all_finite_floats_are_put_in_order():
+    values = np.array([3e38, 1.5, 1e-45, 0, -1e-45, -1.5, -3e38], np.float32)
+    mixed = np.array([4, 0, 6, 2, 5, 1, 3])
+    assert values[mixed][best_first(values[mixed])].tolist() == values.tolist()
+
+
+@given(rows, st.integers(0, 12), st.randoms(use_true_random=False), st.integers(1, 7))
+def test_the_cut_is_the_score_of_the_kth_row_whatever_the_grouping(rows, k, random, num_blocks):
     random.shuffle(rows)
-    blocks = [ranked(rows[i::num_blocks]) for i in range(num_blocks)]
-    assert as_tuples(top_k(blocks, NUM_CLASSES, k)) == expected
+    cut = Cut(np.full(NUM_CLASSES, k))
+    for i in range(num_blocks):
+        block = ranked(rows[i::num_blocks])
+        block = block.take(np.flatnonzero(block.log_odds >= cut.floor[block.class_id]))
+        cut.offer(block.class_id, block.log_odds)
+        if random.random() < 0.5:
+            cut.settle()
+    lengths, last, quota = cut.last()
+    for class_id in range(NUM_CLASSES):
+        own = sorted((score for c, score, _ in rows if c == class_id), reverse=True)
+        assert lengths[class_id] == min(k, len(own))
+        if 0 < k <= len(own):
+            assert last[class_id] == own[k - 1]
+            assert quota[class_id] == own[:k].count(own[k - 1])
 
 
-def test_top_k_breaks_ties_by_identity_also_when_the_class_is_full():
-    late_but_first = [ranked([(0, 1.0, 7), (0, 1.0, 9)]), ranked([(0, 1.0, 2)])]
-    assert as_tuples(top_k(late_but_first, 1, 2)) == [(0, 1.0, 2), (0, 1.0, 7)]
+def test_rows_below_the_floor_cannot_change_a_full_class():
+    cut = Cut(np.array([2]))
+    cut.offer(np.zeros(3, np.int16), np.array([1, 2, 3], np.float32))
+    cut.settle()
+    assert 2 < cut.floor[0] < 2.000001
 
 
-def test_top_k_of_a_class_that_holds_exactly_k_lets_a_better_row_in():
-    blocks = [ranked([(0, 1.0, 1), (0, 3.0, 2)]), ranked([(0, 2.0, 3)])]
-    assert as_tuples(top_k(blocks, 1, 2)) == [(0, 3.0, 2), (0, 2.0, 3)]
+@given(rows, st.integers(1, 5))
+def test_gathered_rows_come_out_in_rank_order(rows, num_blocks):
+    rows.sort(key=lambda row: row[2])
+    gathered = Gathered(np.bincount([c for c, _, _ in rows], minlength=NUM_CLASSES))
+    for block in np.array_split(np.arange(len(rows)), num_blocks):
+        part = ranked([rows[i] for i in block])
+        gathered.add(part.take(rank_order(part.class_id, part.log_odds)))
+    assert as_tuples(gathered.ranked()) == oracle(rows, len(rows))
 
 
-def test_top_k_of_nothing_is_empty():
-    assert as_tuples(top_k([], NUM_CLASSES, 3)) == []
+def test_missing_rows_are_noticed():
+    with pytest.raises(ValueError, match="missing"):
+        Gathered(np.array([1])).ranked()
+
+
+@pytest.mark.parametrize("min_score", [0.0, 0.001, 0.5, 0.9, 0.9999999, 1.0])
+def test_the_lowest_log_odds_are_the_first_that_reach_the_score(min_score):
+    lowest = np.float32(lowest_log_odds(min_score))
+    assert score_of(lowest) >= np.float32(min_score)
+    if min_score:
+        assert score_of(np.nextafter(lowest, np.float32(-np.inf))) < np.float32(min_score)
+
+
+@given(st.lists(st.integers(0, 20)), st.lists(st.integers(0, 20)))
+def test_contains_is_membership(some, values):
+    found = contains(np.array(sorted(some), np.int64), np.array(values, np.int64))
+    assert found.tolist() == [value in some for value in values]
 
 
 @given(rows)
 def test_ranks_count_from_one_within_each_class(rows):
     scores = ranked(rows)
-    sorted_ids = scores.class_id[rank_order(scores)]
+    sorted_ids = scores.class_id[rank_order(scores.class_id, scores.log_odds)]
     expected = [int((sorted_ids[:i] == c).sum()) + 1 for i, c in enumerate(sorted_ids)]
     assert ranks_in_class(sorted_ids).tolist() == expected
 
@@ -98,10 +149,11 @@ def test_tiers_hold_the_best_of_every_class_first():
     scores = ranked([(c, float(i), 1000 * c + i) for c in range(3) for i in range(per_class)])
     order, row_groups = tier_order(scores)
     first = scores.take(order[: row_groups[0]])
-    assert row_groups == [3 * TIERS[0], 3 * (TIERS[1] - TIERS[0]), 3 * (per_class - TIERS[1])]
+    assert row_groups[:3] == [3 * TIERS[0], 3 * (TIERS[1] - TIERS[0]), 3 * (per_class - TIERS[1])]
+    assert row_groups[3:] == [0] * (len(TIERS) - 2)
     assert np.bincount(first.class_id).tolist() == [TIERS[0]] * 3
     assert first.log_odds.min() == per_class - TIERS[0]
-    assert rank_order(first).tolist() == list(range(len(first.identity)))
+    assert rank_order(first.class_id, first.log_odds).tolist() == list(range(len(first.identity)))
 
 
 def test_scores_are_probabilities_of_log_odds():

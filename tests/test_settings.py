@@ -113,5 +113,12 @@ def test_settings_cannot_be_changed() -> None:
 
 
 def test_what_is_not_removed_is_said() -> None:
-    made = Select(num_parts=1, images_per_class=1, classes_per_image=1, min_score=0.0, remove=None)
+    made = Select(
+        num_parts=1,
+        images_per_class=1,
+        classes_per_image=1,
+        stored_classes=1,
+        min_score=0.0,
+        remove=None,
+    )
     assert json.loads(made.canonical())["remove"] is None

@@ -64,16 +64,20 @@ class Chain:
         return json.loads((self.folder / "images.json").read_text())
 
     def select(self, k: int = 3, p: int = 2, remove: Remove | None = None, **files: Path) -> Path:
+        self.count()
         select.main(
             settings.Select(
                 num_parts=len(self.manifests),
                 images_per_class=k,
                 classes_per_image=p,
+                stored_classes=2,
                 min_score=0.0,
                 remove=remove,
             ),
             self.folder / "part-00000.parquet",
             self.manifests[0],
+            self.folder / "images.json",
+            self.folder / "failures.parquet",
             self.teacher.with_name("classes.txt"),
             [],
             [files["copies"]] if "copies" in files else [],
@@ -208,11 +212,11 @@ def test_a_wrong_review_is_refused(chain: Chain, content: str, message: str) -> 
         select.removed_images(Remove(), [pairs], [], [reviewed], chain.manifests)
 
 
-def test_scores_that_are_not_finite_are_refused_naming_the_part(chain: Chain) -> None:
+def test_scores_that_are_not_finite_are_refused_naming_the_shard(chain: Chain) -> None:
     weights = models.load(chain.teacher)
     weights.state["fc.bias"][0] = float("nan")
     models.save(chain.teacher, weights)
-    with pytest.raises(DataError, match=r"manifest-00000\.json: scores are not finite"):
+    with pytest.raises(DataError, match=r"00000\.tar: scores are not finite"):
         Chain(chain.folder / "again", chain.manifests, chain.teacher)
 
 

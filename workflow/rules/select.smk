@@ -2,7 +2,8 @@
 # Makes: the selection, as a table and as WebDataset shards.
 
 
-# Needs: scores, duplicates, copies, and the person's review of the duplicates, if any.
+# Needs: scores and the proof that they are complete, duplicates, copies, and the person's review of
+#        the duplicates, if any.
 # Makes: the best images of each class. The summary is small, so Snakemake compares its content:
 #        a selection that comes out the same makes nothing stale.
 rule select:
@@ -10,6 +11,8 @@ rule select:
         scores=plan.selection_scores,
         manifests=plan.selection_manifests,
         samples=ancient(plan.selection_samples),
+        counts=plan.selection_counts,
+        failures=plan.selection_failures,
         classes=plan.selection_classes,
         pairs=plan.selection_pairs,
         copies=plan.selection_copies,
@@ -31,6 +34,8 @@ rule select:
         " --settings {params.settings:q}"
         " --first-scores {input.scores[0]:q}"
         " --first-manifest {input.manifests[0]:q}"
+        " --counts {input.counts:q}"
+        " --failures {input.failures:q}"
         " --classes {input.classes:q}"
         " --pairs {input.pairs:q}"
         " --copies {input.copies:q}"

@@ -271,6 +271,13 @@ class Plan:
         selection = self._selection(wildcards)
         return self._score_tables(selection.teacher, selection.unlabeled, "part")
 
+    def selection_counts(self, wildcards: Wildcards) -> str:
+        selection = self._selection(wildcards)
+        return f"{self.results}/scores/{selection.teacher}/{selection.unlabeled}/images.json"
+
+    def selection_failures(self, wildcards: Wildcards) -> str:
+        return self.selection_counts(wildcards).replace("images.json", "failures.parquet")
+
     def selection_manifests(self, wildcards: Wildcards) -> list[str]:
         return self.manifests(self._selection(wildcards).unlabeled)
 
@@ -299,6 +306,7 @@ class Plan:
             num_parts=len(self.parts(selection.unlabeled)),
             images_per_class=selection.images_per_class,
             classes_per_image=selection.classes_per_image or self.stored_classes(selection.teacher),
+            stored_classes=self.stored_classes(selection.teacher),
             min_score=selection.min_score,
             remove=duplicates.remove if duplicates else None,
         ).canonical()

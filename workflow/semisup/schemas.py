@@ -3,19 +3,40 @@
 An image is identified by ``(shard_id, sample_index)``: the position of its shard in the
 dataset's list of shards and its position in that shard. Keys are for people; nothing joins on
 them. Columns are non-null unless said. The row order is part of each format.
+
+How a column is stored is chosen by measurement (benchmarks/README.md): ``delta`` for what ascends,
+``dictionary`` for what repeats or has few values, ``split`` (byte streams) for float32. zstd, and
+lz4 for what the merge of a billion images reads.
 """
 
 import pyarrow as pa
 
 
-def _field(name: str, type: pa.DataType, doc: str, nullable: bool = False) -> pa.Field:
-    return pa.field(name, type, nullable=nullable, metadata={"doc": doc})
+def _field(
+    name: str,
+    type: pa.DataType,
+    doc: str,
+    nullable: bool = False,
+    encoding: str = "",
+    compression: str = "zstd",
+) -> pa.Field:
+    if not encoding and (pa.types.is_string(type) or pa.types.is_dictionary(type)):
+        encoding = "dictionary"
+    metadata = {"doc": doc, "encoding": encoding, "compression": compression}
+    return pa.field(name, type, nullable=nullable, metadata=metadata)
 
 
-IDENTITY = [
-    _field("shard_id", pa.int32(), "position of the shard in the dataset's list of shards, from 0"),
-    _field("sample_index", pa.int32(), "position of the sample in its shard, from 0"),
-]
+def _identity(encoding: str = "", compression: str = "zstd") -> list[pa.Field]:
+    of_shard = "position of the shard in the dataset's list of shards, from 0"
+    of_sample = "position of the sample in its shard, from 0"
+    return [
+        _field("shard_id", pa.int32(), of_shard, False, encoding, compression),
+        _field("sample_index", pa.int32(), of_sample, False, encoding, compression),
+    ]
+
+
+IDENTITY = _identity()
+ASCENDING_IDENTITY = _identity("delta")
 
 STATUS = [
     _field("status", pa.dictionary(pa.int8(), pa.string()), "ok, or the kind of failure"),
@@ -70,13 +91,26 @@ COPIES = pa.schema(
     ]
 )
 
+# A shard that is scored while its part is not yet: one row per sample of the shard, in order.
+SHARD_SCORES = pa.schema(
+    [
+        _field("class_ids", pa.list_(pa.int16()), "the P best classes, best first; none if failed"),
+        _field("log_odds", pa.list_(pa.float32()), "of these classes"),
+        _field("logsumexp", pa.float32(), "of all logits, to 1/4096; 0 if failed"),
+        *STATUS,
+    ]
+)
+
 # results/scores/{teacher}/{unlabeled}/images-{part}.parquet: one row per sample, failures
 # included. Order: identity.
 IMAGES = pa.schema(
     [
-        *IDENTITY,
+        *ASCENDING_IDENTITY,
         _field(
-            "logsumexp", pa.float32(), "of all logits: logit = log softmax + logsumexp; 0 if failed"
+            "logsumexp",
+            pa.float32(),
+            "of all logits, to 1/4096: logit = log softmax + logsumexp; 0 if failed",
+            encoding="split",
         ),
         *STATUS,
     ]
@@ -94,26 +128,44 @@ FAILURES = pa.schema(
 )
 
 # results/scores/{teacher}/{unlabeled}/part-{part}.parquet: P rows per scored image.
-# Order: tier (one row group each) of the rank within the class in this part, class_id,
-# log_odds descending, identity.
+# Order: tier (a run of row groups; lengths in the footer) of the rank within the class in this
+# part, class_id, log_odds descending, identity.
 SCORES = pa.schema(
     [
-        _field("class_id", pa.int16(), "predicted class"),
-        _field("log_odds", pa.float32(), "log(p / (1 - p)) of the softmax probability p"),
-        *IDENTITY,
-        _field("prediction_rank", pa.int8(), "1 = the image's best class, up to P"),
+        _field("class_id", pa.int16(), "predicted class", encoding="dictionary", compression="lz4"),
+        _field(
+            "log_odds",
+            pa.float32(),
+            "log(p / (1 - p)) of the softmax probability p",
+            encoding="split",
+            compression="lz4",
+        ),
+        *_identity("dictionary", "lz4"),
+        _field(
+            "prediction_rank",
+            pa.int8(),
+            "1 = the image's best class, up to P",
+            encoding="dictionary",
+        ),
     ]
 )
 
 # results/selections/{selection}/selection.parquet: D-hat. Order: class_id, class_rank.
 SELECTION = pa.schema(
     [
-        _field("class_id", pa.int16(), "the class this image was selected for"),
+        _field(
+            "class_id", pa.int16(), "the class this image was selected for", encoding="dictionary"
+        ),
         _field("class_name", pa.string(), "its name"),
-        _field("class_rank", pa.int32(), "1 = the best image of the class"),
-        _field("score", pa.float32(), "softmax probability of the class"),
-        _field("log_odds", pa.float32(), "what ranks: log(p / (1 - p))"),
-        _field("prediction_rank", pa.int8(), "1 = the image's best class, up to P"),
+        _field("class_rank", pa.int32(), "1 = the best image of the class", encoding="delta"),
+        _field("score", pa.float32(), "softmax probability of the class", encoding="split"),
+        _field("log_odds", pa.float32(), "what ranks: log(p / (1 - p))", encoding="split"),
+        _field(
+            "prediction_rank",
+            pa.int8(),
+            "1 = the image's best class, up to P",
+            encoding="dictionary",
+        ),
         *IDENTITY,
         _field("key", pa.string(), "key of the image"),
         _field("shard", pa.string(), "path of the tar that holds it"),

@@ -1,6 +1,10 @@
-"""The mathematics of the selection: pure functions from columns to columns."""
+"""The mathematics of the selection: pure functions from columns to columns.
 
-from collections.abc import Iterable
+The order of a selection is total: class, log-odds descending, identity. Rows are read in the order
+of their identities, so a stable sort by class and log-odds is that order: of two equal rows the one
+that came first wins, and identities are never compared.
+"""
+
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +17,7 @@ class Ranked(NamedTuple):
     """Scores: an image, a class it may serve, and how well."""
 
     class_id: np.ndarray  # int16
-    log_odds: np.ndarray  # float32
+    log_odds: np.ndarray  # float32, finite
     identity: np.ndarray  # int64
     prediction_rank: np.ndarray  # int8, 1 = the image's best class
 
@@ -21,62 +25,222 @@ class Ranked(NamedTuple):
         return Ranked(*(column[rows] for column in self))
 
 
-def rank_order(scores: Ranked) -> np.ndarray:
-    """The order of the format: class, log-odds descending, identity. A total order: an image has
-    one score for a class."""
-    return np.lexsort((scores.identity, -scores.log_odds, scores.class_id))
+EMPTY = Ranked(
+    np.empty(0, np.int16), np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.int8)
+)
+
+
+def concatenate(blocks: list[Ranked]) -> Ranked:
+    return Ranked(*map(np.concatenate, zip(EMPTY, *blocks, strict=True)))
+
+
+def rank_order(class_id: np.ndarray, log_odds: np.ndarray) -> np.ndarray:
+    """Rows by class, then log-odds descending, equal ones in the order given."""
+    order = np.argsort(class_id, kind="stable")  # a radix sort, as the ids have 16 bits
+    start = 0
+    for end in np.cumsum(np.bincount(class_id, minlength=1)).tolist():
+        own = order[start:end]
+        own[:] = own[best_first(log_odds[own])]
+        start = end
+    return order
+
+
+def best_first(log_odds: np.ndarray) -> np.ndarray:
+    """Positions by log-odds descending, equal ones in the order given; at most 2^32 rows.
+
+    One integer holds score and position, so that plain values are sorted: several times faster
+    than an argsort.
+    """
+    keys = _ascending(log_odds).astype(np.int64)
+    np.negative(keys, out=keys)
+    keys <<= 32
+    keys += np.arange(len(keys))
+    keys.sort()
+    keys &= 0xFFFFFFFF
+    return keys
+
+
+def _ascending(log_odds: np.ndarray) -> np.ndarray:
+    """int32 that sort as the finite float32 do."""
+    bits = log_odds.view(np.int32)
+    return bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
+
+
+def _from_ascending(ascending: np.ndarray) -> np.ndarray:
+    bits = ascending.astype(np.int32)
+    return (bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))).view(np.float32)
 
 
 def ranks_in_class(sorted_class_ids: np.ndarray) -> np.ndarray:
-    """Rank from 1 of each row within its class, for rows in rank order."""
-    starts = np.flatnonzero(np.diff(sorted_class_ids, prepend=-1))
-    lengths = np.diff(np.append(starts, len(sorted_class_ids)))
-    return np.arange(len(sorted_class_ids)) - np.repeat(starts, lengths) + 1
+    """Rank from 1 of each row within its class, for rows sorted by class; int32."""
+    lengths = np.bincount(sorted_class_ids, minlength=1)
+    starts = (np.cumsum(lengths) - lengths).astype(np.int32)
+    return np.arange(1, len(sorted_class_ids) + 1, dtype=np.int32) - starts[sorted_class_ids]
 
 
 def tier_order(scores: Ranked) -> tuple[np.ndarray, list[int]]:
-    """The order of a score table and the lengths of its row groups.
+    """The order of a score table and the lengths of its tiers.
 
-    Rows are split by their rank within the class in this part, so that the merge can read the best
-    of every class first; within a tier they are in rank order. Empty tiers are left out.
+    Rows, given by identity, are split by their rank within the class in this part, so that the
+    merge can read the best of every class first; within a tier they are in rank order.
     """
-    order = rank_order(scores)
+    order = rank_order(scores.class_id, scores.log_odds)
     ranks = ranks_in_class(scores.class_id[order])
-    tier = np.searchsorted(TIERS, ranks - 1, side="right")
+    tier = np.searchsorted(TIERS, ranks - 1, side="right").astype(np.int16)
     lengths = np.bincount(tier, minlength=len(TIERS) + 1)
-    return order[np.argsort(tier, kind="stable")], lengths[lengths > 0].tolist()
+    return order[np.argsort(tier, kind="stable")], lengths.tolist()
 
 
-def top_k(blocks: Iterable[Ranked], num_classes: int, images_per_class: int) -> Ranked:
-    """The best ``images_per_class`` rows of each class over all blocks, in rank order.
+class Cut:
+    """The score of the K-th best row of each class among those offered, whatever their order.
 
-    Exact for any grouping and order of the blocks. Memory: that of a block and of the result.
+    Rows below ``floor`` (float32, one per class) cannot change it. K is ``images_per_class``, one
+    number for each class. Memory: 8 bytes for each of their sum, twice.
     """
-    kept = _empty()
-    threshold = np.full(num_classes, -np.inf, np.float32)
-    for block in blocks:
-        # A row below the worst kept row of a full class cannot enter; an equal one may, by identity.
-        block = block.take(np.flatnonzero(block.log_odds >= threshold[block.class_id]))
-        kept = Ranked(*(np.concatenate(pair) for pair in zip(kept, block, strict=True)))
-        kept = kept.take(rank_order(kept))
-        ranks = ranks_in_class(kept.class_id)
-        kept = kept.take(ranks <= images_per_class)
-        ranks = ranks[ranks <= images_per_class]
-        full = ranks == images_per_class
-        threshold[kept.class_id[full]] = kept.log_odds[full]
-    return kept
+
+    def __init__(self, images_per_class: np.ndarray, min_log_odds: float = -np.inf) -> None:
+        self.images_per_class = images_per_class
+        self.floor = np.where(images_per_class > 0, min_log_odds, np.inf).astype(np.float32)
+        # By class, then log-odds descending: the first are sorted, the others wait for it.
+        self._keys = np.empty(1 << 16, np.int64)
+        self._num_sorted = self._num_keys = 0
+
+    def offer(self, class_id: np.ndarray, log_odds: np.ndarray) -> None:
+        """Rows, none of them below the floor."""
+        end = self._num_keys + len(class_id)
+        if end > len(self._keys):
+            larger = np.empty(max(end, 2 * len(self._keys)), np.int64)
+            larger[: self._num_keys] = self._keys[: self._num_keys]
+            self._keys = larger
+        new = self._keys[self._num_keys : end]
+        new[:] = class_id
+        new <<= 32
+        new -= _ascending(log_odds)
+        self._num_keys = end
+        if end - self._num_sorted > max(1_000_000, self.images_per_class.sum() // 2):
+            self.settle()
+
+    def settle(self) -> None:
+        """Raise the floor to what was offered: above the K-th best of each class that has K."""
+        if self._num_keys == self._num_sorted:
+            return
+        keys = self._keys[: self._num_keys]
+        keys[self._num_sorted :].sort()
+        keys.sort(kind="stable")  # merges the two sorted runs
+        length = 0
+        for start, end in zip(*self._bounds(keys), strict=True):
+            keys[length : length + end - start] = keys[start:end]
+            length += end - start
+        self._num_keys = self._num_sorted = length
+        full, last = self._last_of_full()
+        self.floor[full] = np.nextafter(last, np.float32(np.inf))
+
+    def last(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Per class: rows that belong to it, the last one's score, how many rows with that score.
+
+        A class with fewer rows than K has its lowest allowed score, and no limit to such rows.
+        """
+        self.settle()
+        full, last_of_full = self._last_of_full()
+        keys = self._keys[: self._num_keys]
+        starts, ends = self._bounds(keys)
+        last, quota = self.floor.copy(), np.full(len(self.floor), np.iinfo(np.int64).max)
+        last[full] = last_of_full
+        quota[full] = ends[full] - np.searchsorted(keys, keys[ends[full] - 1])
+        return ends - starts, last, quota
+
+    def _bounds(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the rows of each class begin, and where they or its K best of them end."""
+        classes = np.arange(len(self.floor) + 1) << 32
+        bounds = np.searchsorted(keys, classes - (1 << 31), side="right")
+        return bounds[:-1], np.minimum(bounds[1:], bounds[:-1] + self.images_per_class)
+
+    def _last_of_full(self) -> tuple[np.ndarray, np.ndarray]:
+        """The classes that have K rows, and the scores of their last."""
+        keys = self._keys[: self._num_keys]
+        starts, ends = self._bounds(keys)
+        full = np.flatnonzero((ends - starts == self.images_per_class) & (ends > starts))
+        return full, _from_ascending((full << 32) - keys[ends[full] - 1])
 
 
-def _empty() -> Ranked:
-    return Ranked(
-        np.empty(0, np.int16), np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.int8)
-    )
+class Gathered:
+    """Rows on their way into rank order: how many of each class there will be is known."""
+
+    def __init__(self, lengths: np.ndarray) -> None:
+        self._ends = np.cumsum(lengths)
+        self._next = self._ends - lengths
+        self._rows = Ranked(*(np.empty(lengths.sum(), column.dtype) for column in EMPTY))
+
+    def add(self, rows: Ranked) -> None:
+        """Rows sorted by class; equal ones of a class come in the order of their identities."""
+        place = self._next[rows.class_id] + ranks_in_class(rows.class_id) - 1
+        for column, new in zip(self._rows, rows, strict=True):
+            column[place] = new
+        self._next += np.bincount(rows.class_id, minlength=len(self._next))
+
+    def ranked(self) -> Ranked:
+        """All rows in rank order. Raises ValueError when some are missing."""
+        if not np.array_equal(self._next, self._ends):
+            raise ValueError("rows are missing")
+        start = 0
+        for end in self._ends.tolist():
+            own = Ranked(*(column[start:end] for column in self._rows))
+            order = best_first(own.log_odds)
+            for column in own:
+                column[:] = column[order]
+            start = end
+        return self._rows
+
+
+def next_at_most(
+    class_id: np.ndarray, log_odds: np.ndarray, size: int, num_classes: int
+) -> np.ndarray:
+    """What the rows of each class in the next tier can reach; NaN where there are none.
+
+    For the rows of a tier of ``size`` ranks: the last score of a class that fills it.
+    """
+    lengths = np.bincount(class_id, minlength=num_classes)
+    reach = np.full(num_classes, np.nan, np.float32)
+    full = np.flatnonzero(lengths == size)
+    reach[full] = log_odds[np.cumsum(lengths)[full] - 1]
+    return reach
+
+
+def take_ties(rows: Ranked, last: np.ndarray, quota: np.ndarray) -> np.ndarray:
+    """All rows but those that equal the last score of their class beyond its quota.
+
+    Equal rows are given in the order of their identities; ``quota`` is reduced by those taken.
+    """
+    tied = np.flatnonzero(rows.log_odds == last[rows.class_id])
+    tied = tied[np.argsort(rows.class_id[tied], kind="stable")]
+    own = rows.class_id[tied]
+    taken = ranks_in_class(own) <= quota[own]
+    quota -= np.bincount(own[taken], minlength=len(quota))
+    return np.delete(np.arange(len(rows.class_id)), tied[~taken])
 
 
 def score_of(log_odds: np.ndarray) -> np.ndarray:
     """The softmax probability people read: 1 / (1 + exp(-log_odds)), float32."""
     with np.errstate(over="ignore"):
         return (1 / (1 + np.exp(-log_odds.astype(np.float64)))).astype(np.float32)
+
+
+def lowest_log_odds(min_score: float) -> float:
+    """The lowest float32 log-odds whose score is at least ``min_score``; -inf for 0."""
+    low, high = _ascending(np.array([-np.inf, np.inf], np.float32)).tolist()
+    while low < high:  # bisection of all float32 values in their order
+        middle = (low + high) // 2
+        if score_of(_from_ascending(np.array(middle))) < np.float32(min_score):
+            low = middle + 1
+        else:
+            high = middle
+    return float(_from_ascending(np.array(low)))
+
+
+def contains(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Whether each of ``values`` is one of the ``ascending``."""
+    first = np.searchsorted(ascending, values, side="left")
+    return first < np.searchsorted(ascending, values, side="right")
 
 
 def find_copies(identities: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -93,7 +93,7 @@ class FindCopies(Settings):
 
 
 class ScoreShards(Settings):
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     classes_per_image: int
     batch_size: int
     precision: str
@@ -106,10 +106,11 @@ class CountImages(Settings):
 
 
 class Select(Settings):
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     num_parts: int
     images_per_class: int
     classes_per_image: int
+    stored_classes: int
     min_score: float
     remove: Remove | None
 

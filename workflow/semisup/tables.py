@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+ENCODINGS = {"delta": "DELTA_BINARY_PACKED", "split": "BYTE_STREAM_SPLIT"}
+
 
 class DataError(Exception):
     """Something is wrong with the data, said with the file, the values and the remedy."""
@@ -55,12 +57,16 @@ def read_json(path: Path) -> Any:
 
 
 def write_table(
-    path: Path, columns: dict[str, Any], schema: pa.Schema, row_groups: list[int] | None = None
+    path: Path,
+    columns: dict[str, Any],
+    schema: pa.Schema,
+    row_groups: list[int] | None = None,
+    metadata: dict[str, str] | None = None,
 ) -> None:
     """Write columns (numpy arrays or Arrow arrays of one length) with exactly this schema.
 
-    ``row_groups``: lengths of the row groups in order; by default Parquet's own.
-    Raises DataError when a non-nullable column holds a null.
+    ``row_groups``: lengths of the row groups in order; by default Parquet's own. ``metadata``: for
+    the footer. Raises DataError when a non-nullable column holds a null.
     """
     table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
     lengths = row_groups or [len(table)]
@@ -74,8 +80,13 @@ def write_table(
         pq.ParquetWriter(
             temporary,
             schema,
-            compression="zstd",
-            use_dictionary=[f.name for f in schema if _repeats(f.type)],
+            compression={f.name: _storage(f, "compression") or "zstd" for f in schema},
+            use_dictionary=[f.name for f in schema if _storage(f, "encoding") == "dictionary"],
+            column_encoding={
+                f.name: ENCODINGS[_storage(f, "encoding")]
+                for f in schema
+                if _storage(f, "encoding") in ENCODINGS
+            },
             store_schema=True,
         ) as writer,
     ):
@@ -83,10 +94,11 @@ def write_table(
         for length in lengths:
             writer.write_table(table.slice(start, length), row_group_size=max(length, 1))
             start += length
+        writer.add_key_value_metadata(metadata or {})
 
 
-def _repeats(type: pa.DataType) -> bool:
-    return pa.types.is_string(type) or pa.types.is_dictionary(type) or pa.types.is_int16(type)
+def _storage(field: pa.Field, choice: str) -> str:
+    return str((field.metadata or {}).get(choice.encode(), b"").decode())
 
 
 def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
@@ -95,15 +107,28 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
     Raises DataError naming the file when it cannot be read or has other columns.
     """
     try:
-        with pq.ParquetFile(path) as file:
-            if not file.schema_arrow.equals(schema):
-                raise DataError(
-                    f"{path}: not the expected table. It has {_describe(file.schema_arrow)}; "
-                    f"expected {_describe(schema)}. Delete it and run again."
-                )
+        with open_table(path, schema) as file:
             return file.read(columns)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Delete it and run again.") from error
+        raise unreadable(path, error) from error
+
+
+def open_table(path: Path, schema: pa.Schema) -> pq.ParquetFile:
+    """An open table to read row groups of; raises DataError as :func:`read_table` does."""
+    try:
+        file = pq.ParquetFile(path, memory_map=True)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(path, error) from error
+    if not file.schema_arrow.equals(schema):
+        raise DataError(
+            f"{path}: not the expected table. It has {_describe(file.schema_arrow)}; "
+            f"expected {_describe(schema)}. Delete it and run again."
+        )
+    return file
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: cannot be read ({error}). Delete it and run again.")
 
 
 def _describe(schema: pa.Schema) -> str:
@@ -115,10 +140,12 @@ def count_rows(path: Path) -> int:
     return int(pq.read_metadata(path).num_rows)
 
 
-def identity(table: pa.Table, prefix: str = "") -> np.ndarray:
-    """``shard_id`` and ``sample_index`` of each row as one int64 that sorts as the pair does."""
-    shard_ids = table[f"{prefix}shard_id"].to_numpy().astype(np.int64)
-    return (shard_ids << 32) | table[f"{prefix}sample_index"].to_numpy()
+def identity(
+    table: pa.Table, prefix: str = "", rows: np.ndarray | slice = slice(None)
+) -> np.ndarray:
+    """``shard_id`` and ``sample_index`` of rows as one int64 that sorts as the pair does."""
+    shard_ids = table[f"{prefix}shard_id"].to_numpy()[rows].astype(np.int64)
+    return (shard_ids << 32) | table[f"{prefix}sample_index"].to_numpy()[rows]
 
 
 def split_identity(identities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,15 +1,24 @@
-"""Score one part of U: the best classes of every image, and a status for every sample."""
+"""Score one part of U: the best classes of every image, and a status for every sample.
 
+Each shard is committed when it is done, in a work folder under a name that says what was scored with
+what, so a killed job goes on with the first shard that is missing.
+"""
+
+import hashlib
 import logging
+import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from semisup import inference, loader, models, schemas, selection, settings, tables, tars
+from semisup import inference, loader, models, schemas, settings, tables, tars
 from semisup.progress import Progress
-from semisup.samples import read_samples, rows_with_status
+from semisup.samples import Samples, read_samples, rows_with_status
+from semisup.scores import write_scores
 from semisup.selection import Ranked
 from semisup.steps import run
 from semisup.tables import DataError
@@ -29,80 +38,126 @@ def main(
 
     Raises DataError when the teacher's logits are not finite.
     """
+    work = scores.parent / "work" / scores.stem
     samples = read_samples([manifest])
-    table, identities = samples.table, tables.identity(samples.table)
-    rows = rows_with_status(samples, tars.OK, tars.BAD_LABEL)
-    teacher = models.load(weights)
-    predict = models.predictor(teacher, settings.precision, workers)
-    status = np.array(table["status"].cast(pa.string()).to_pylist(), object)
-    status[rows] = tars.OK
-    reason = np.array(table["reason"].to_pylist(), object)
-    reason[rows] = ""
-    logsumexp = np.zeros(len(table), np.float32)
+    with_what = settings.canonical() + tables.file_sha256(weights)
+    committed = {
+        shard["shard_id"]: work / f"{_digest(with_what + shard['sha256'])}.parquet"
+        for shard in tables.read_json(manifest)["shards"]
+    }
+    missing = [shard_id for shard_id, path in committed.items() if not _is_whole(path)]
+    if len(missing) < len(committed):
+        log.info(
+            "%d of %d shards are scored already", len(committed) - len(missing), len(committed)
+        )
+    for shard_id, columns in _score(settings, samples, missing, models.load(weights), workers):
+        tables.write_table(committed[shard_id], columns, schemas.SHARD_SCORES)
 
-    blocks, done = [], 0
-    progress = Progress(f"score {samples.dataset}", len(rows))
+    shards = [tables.read_table(path, schemas.SHARD_SCORES) for path in committed.values()]
+    scored = pa.concat_tables(shards).unify_dictionaries()
+    identity = tables.identity(samples.table)
+    ranked = _ranked(scored, identity)
+    write_scores(scores, ranked)
+    columns = {name: scored[name] for name in ("logsumexp", "status", "reason")}
+    columns |= {name: samples.table[name] for name in ("shard_id", "sample_index")}
+    tables.write_table(images, columns, schemas.IMAGES)
+    counts = Counter(scored["status"].cast(pa.string()).to_pylist())
+    if len(ranked.identity) != counts[tars.OK] * settings.classes_per_image:
+        raise DataError(
+            f"{manifest}: {len(ranked.identity)} scores for {counts[tars.OK]} images and "
+            f"{settings.classes_per_image} classes each; this is a bug."
+        )
+    shutil.rmtree(work, ignore_errors=True)
+    log.info("%d samples: %s", len(scored), dict(counts))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        tables.read_table(path, schemas.SHARD_SCORES)
+    except DataError as error:
+        if path.exists():
+            log.warning("%s; the shard is scored again", error)
+        return False
+    return True
+
+
+def _score(
+    settings: settings.ScoreShards,
+    samples: Samples,
+    shard_ids: list[int],
+    teacher: models.Weights,
+    workers: int,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The columns of SHARD_SCORES of each of these shards, one after the other."""
+    shard_of = samples.table["shard_id"].to_numpy()
+    readable = rows_with_status(samples, tars.OK, tars.BAD_LABEL)
+    rows = readable[np.isin(shard_of[readable], shard_ids)]
+    status = np.array(samples.table["status"].cast(pa.string()).to_pylist(), object)
+    status[readable] = tars.OK
+    reason = np.array(samples.table["reason"].to_pylist(), object)
+    reason[readable] = ""
+    num_classes = np.where(status == tars.OK, settings.classes_per_image, 0)
     batches = loader.evaluation_batches(
         samples, rows, teacher.image_size, teacher.resize, settings.batch_size, workers
     )
-    for batch in batches:
-        for row, kind, why in batch.failures:
-            status[row], reason[row] = kind, why
-        done += len(batch.rows) + len(batch.failures)
-        if len(batch.rows):
-            top = inference.top_classes(predict(batch.images_NCHW), settings.classes_per_image)
-            if not top.log_odds_NP.isfinite().all():
-                raise DataError(
-                    f"{manifest}: scores are not finite; the teacher's weights are bad."
-                )
-            logsumexp[batch.rows] = top.logsumexp_N.numpy()
-            blocks.append(_rank(top, identities[batch.rows]))
-        progress.update(done)
-
-    num_rows = write_scores(scores, blocks)
-    columns = {
-        "shard_id": table["shard_id"],
-        "sample_index": table["sample_index"],
-        "logsumexp": logsumexp,
-        "status": status,
-        "reason": reason,
-    }
-    tables.write_table(images, columns, schemas.IMAGES)
-    counts = Counter(status.tolist())
-    if num_rows != counts[tars.OK] * settings.classes_per_image:
-        raise DataError(
-            f"{manifest}: {num_rows} scores for {counts[tars.OK]} images and "
-            f"{settings.classes_per_image} classes each; this is a bug."
+    predict = models.predictor(teacher, settings.precision, workers)
+    progress, done = Progress(f"score {samples.dataset}", len(rows)), 0
+    batch = next(batches, None)
+    for shard_id in shard_ids:
+        own = np.flatnonzero(shard_of == shard_id)
+        logsumexp = np.zeros(len(own), np.float32)
+        class_ids, log_odds = [np.empty(0, np.int16)], [np.empty(0, np.float32)]
+        # No batch spans two shards.
+        while batch is not None and shard_of[_first_row(batch)] == shard_id:
+            for row, kind, why in batch.failures:
+                status[row], reason[row], num_classes[row] = kind, why, 0
+            if len(batch.rows):
+                logits_NC = predict(batch.images_NCHW)
+                top = inference.top_classes(logits_NC, settings.classes_per_image)
+                if not top.log_odds_NP.isfinite().all():
+                    raise DataError(
+                        f"{samples.shard_paths[shard_id]}: scores are not finite; the teacher's "
+                        "weights are bad."
+                    )
+                logsumexp[batch.rows - own[0]] = np.round(top.logsumexp_N.numpy() * 4096) / 4096
+                class_ids.append(top.class_ids_NP.numpy().astype(np.int16).ravel())
+                log_odds.append(top.log_odds_NP.numpy().ravel())
+            done += len(batch.rows) + len(batch.failures)
+            progress.update(done)
+            batch = next(batches, None)
+        ends = np.cumsum([0, *num_classes[own]]).astype(np.int32)
+        yield (
+            shard_id,
+            {
+                "class_ids": pa.ListArray.from_arrays(ends, np.concatenate(class_ids)),
+                "log_odds": pa.ListArray.from_arrays(ends, np.concatenate(log_odds)),
+                "logsumexp": logsumexp,
+                "status": status[own],
+                "reason": reason[own],
+            },
         )
-    log.info("%d samples: %s", len(table), dict(counts))
 
 
-def _rank(top: inference.TopClasses, identities: np.ndarray) -> Ranked:
-    num_images, classes_per_image = top.class_ids_NP.shape
+def _first_row(batch: loader.Batch) -> int:
+    return min([*batch.rows[:1].tolist(), *(row for row, _, _ in batch.failures)])
+
+
+def _ranked(scored: pa.Table, identity: np.ndarray) -> Ranked:
+    """Long rows, in the order of their identities."""
+    class_ids = scored["class_ids"].combine_chunks()
+    num_classes = class_ids.value_lengths().to_numpy()
+    ends = np.cumsum(num_classes)
+    ranks = np.arange(1, num_classes.sum() + 1) - np.repeat(ends - num_classes, num_classes)
     return Ranked(
-        top.class_ids_NP.numpy().astype(np.int16).ravel(),
-        top.log_odds_NP.numpy().ravel(),
-        np.repeat(identities, classes_per_image),
-        np.tile(np.arange(1, classes_per_image + 1, dtype=np.int8), num_images),
+        class_ids.flatten().to_numpy(),
+        scored["log_odds"].combine_chunks().flatten().to_numpy(),
+        np.repeat(identity, num_classes),
+        ranks.astype(np.int8),
     )
-
-
-def write_scores(path: Path, blocks: list[Ranked]) -> int:
-    """Write a score table in tiers; returns its number of rows."""
-    empty = selection.top_k([], 1, 1)
-    ranked = Ranked(*(np.concatenate(columns) for columns in zip(empty, *blocks, strict=True)))
-    order, row_groups = selection.tier_order(ranked)
-    ranked = ranked.take(order)
-    shard_ids, sample_indices = tables.split_identity(ranked.identity)
-    columns = {
-        "class_id": ranked.class_id,
-        "log_odds": ranked.log_odds,
-        "shard_id": shard_ids,
-        "sample_index": sample_indices,
-        "prediction_rank": ranked.prediction_rank,
-    }
-    tables.write_table(path, columns, schemas.SCORES, row_groups)
-    return len(order)
 
 
 if __name__ == "__main__":

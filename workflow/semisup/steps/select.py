@@ -1,8 +1,7 @@
 """Select the best images of each class over all parts of U, minus what must not be selected."""
 
 import logging
-from collections import Counter
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,16 @@ import pandas as pd
 from semisup import schemas, settings, tables
 from semisup.config import Remove
 from semisup.samples import read_samples
-from semisup.selection import Ranked, closest_images, ranks_in_class, score_of, top_k
+from semisup.scores import Allowed, merge
+from semisup.selection import (
+    Cut,
+    Ranked,
+    closest_images,
+    contains,
+    lowest_log_odds,
+    ranks_in_class,
+    score_of,
+)
 from semisup.steps import run
 from semisup.tables import DataError
 
@@ -25,6 +33,8 @@ def main(
     settings: settings.Select,
     first_scores: Path,
     first_manifest: Path,
+    counts: Path,
+    failures: Path,
     classes: Path,
     pairs: list[Path],
     copies: list[Path],
@@ -43,12 +53,16 @@ def main(
     _write_removed(removed, removal)
 
     class_names = classes.read_text(encoding="utf-8").splitlines()
-    counts: Counter[str] = Counter()
     parts = tables.part_paths(first_scores, settings.num_parts)
-    blocks = _candidates(parts, settings, removal["identity"].to_numpy(), counts)
-    chosen = top_k(blocks, len(class_names), settings.images_per_class)
+    removed_ids = removal["identity"].to_numpy(np.int64)
+    wanted = np.full(len(class_names), settings.images_per_class)
+    cut = Cut(wanted, lowest_log_odds(settings.min_score))
+    chosen = merge(parts, cut, _allowed(removed_ids, settings), os.cpu_count() or 1)
     _write_selection(selection, chosen, class_names, manifests)
 
+    num_scored = tables.read_json(counts)["num_scored"]
+    failed = tables.identity(tables.read_table(failures, schemas.FAILURES))
+    num_removed = int(np.isin(removed_ids, failed, invert=True).sum())
     per_class = np.bincount(chosen.class_id, minlength=len(class_names))
     cuts = _cuts(chosen, len(class_names))
     tables.write_json(
@@ -57,8 +71,8 @@ def main(
             "selection_sha256": tables.file_sha256(selection),
             "num_rows": len(chosen.identity),
             "num_distinct": len(np.unique(chosen.identity)),
-            "num_scored": counts["scored"],
-            "num_candidates": counts["candidates"],
+            "num_scored": num_scored,
+            "num_candidates": num_scored - num_removed,
             "removed": {
                 reason: int((removal["reason"] == reason).sum()) for reason in (DUPLICATE, COPY)
             },
@@ -84,28 +98,16 @@ def _score(log_odds: float | None) -> float:
     return float(score_of(np.array([log_odds], np.float32))[0])
 
 
-def _candidates(
-    parts: list[Path], settings: settings.Select, removed: np.ndarray, counts: Counter[str]
-) -> Iterator[Ranked]:
-    """The rows of each part that may be selected; counts the images scored and left."""
-    for path in parts:
-        table = tables.read_table(path, schemas.SCORES)
-        identities = tables.identity(table)
-        ranked = Ranked(
-            table["class_id"].to_numpy(),
-            table["log_odds"].to_numpy(),
-            identities,
-            table["prediction_rank"].to_numpy(),
-        )
-        if not np.isfinite(ranked.log_odds).all():
-            raise DataError(f"{path}: holds scores that are not finite. Delete it and run again.")
-        first = ranked.prediction_rank == 1
-        allowed = ~np.isin(identities, removed)
-        counts["scored"] += int(first.sum())
-        counts["candidates"] += int((first & allowed).sum())
-        allowed &= ranked.prediction_rank <= settings.classes_per_image
-        allowed &= score_of(ranked.log_odds) >= settings.min_score
-        yield ranked.take(np.flatnonzero(allowed))
+def _allowed(removed: np.ndarray, settings: settings.Select) -> Allowed | None:
+    """Which rows may be selected; None: all. ``removed``: identities, ascending."""
+    if not len(removed) and settings.classes_per_image == settings.stored_classes:
+        return None
+
+    def allowed(rows: Ranked) -> np.ndarray:
+        among_best = rows.prediction_rank <= settings.classes_per_image
+        return among_best & ~contains(removed, rows.identity)
+
+    return allowed
 
 
 def removed_images(

@@ -1,0 +1,156 @@
+"""The score store and the merge over its parts, against brute force."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semisup import schemas, scores, selection, tables
+from semisup.scores import ScoreTable, merge, write_scores
+from semisup.selection import Cut, Ranked
+from semisup.tables import DataError
+
+NUM_CLASSES = 5
+P = 2
+
+
+def make_part(part: int, images: list[tuple[int, list[float]]]) -> Ranked:
+    """The rows of a part: of each image its first class, and as many following ones as scores."""
+    rows = [
+        ((first + rank) % NUM_CLASSES, score, (part << 32) | index, rank + 1)
+        for index, (first, log_odds) in enumerate(images)
+        for rank, score in enumerate(log_odds)
+    ]
+    columns = list(zip(*rows, strict=True)) or [()] * 4
+    types = (np.int16, np.float32, np.int64, np.int8)
+    return Ranked(*(np.array(c, t) for c, t in zip(columns, types, strict=True)))
+
+
+def brute_force(parts: list[Ranked], per_class: list[int]) -> pd.DataFrame:
+    rows = pd.concat([pd.DataFrame(part._asdict()) for part in parts])
+    rows = rows.sort_values(["class_id", "log_odds", "identity"], ascending=[True, False, True])
+    rows = rows[rows.groupby("class_id").cumcount() < np.array(per_class)[rows.class_id]]
+    return rows.reset_index(drop=True)
+
+
+def write_parts(folder: Path, parts: list[Ranked]) -> list[Path]:
+    paths = [folder / f"part-{i:05d}.parquet" for i in range(len(parts))]
+    for path, part in zip(paths, parts, strict=True):
+        write_scores(path, part)
+    return paths
+
+
+# Few distinct scores, so that ties are the rule, also at the cut.
+score = st.integers(-3, 3).map(float)
+images = st.lists(
+    st.tuples(st.integers(0, NUM_CLASSES - 1), st.lists(score, min_size=P, max_size=P)), max_size=30
+)
+per_class = st.lists(st.integers(0, 12), min_size=NUM_CLASSES, max_size=NUM_CLASSES)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_tiers():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "TIERS", (1, 3, 6))
+        patch.setattr(scores, "TIERS", (1, 3, 6))
+        patch.setattr(scores, "ROW_GROUP", 4)
+        yield
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(images, min_size=1, max_size=5), per_class, st.integers(1, 3))
+def test_merge_is_the_brute_force_top_k(tmp_path_factory, all_images, per_class, threads):
+    parts = [make_part(i, images) for i, images in enumerate(all_images)]
+    paths = write_parts(tmp_path_factory.mktemp("parts"), parts)
+    chosen = merge(paths, Cut(np.array(per_class)), threads=threads)
+    pd.testing.assert_frame_equal(
+        pd.DataFrame(chosen._asdict()), brute_force(parts, per_class), check_like=False
+    )
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(images, min_size=1, max_size=4), per_class, st.integers(2, 5))
+def test_rows_that_are_not_allowed_never_count(tmp_path_factory, all_images, per_class, modulus):
+    parts = [make_part(i, images) for i, images in enumerate(all_images)]
+    paths = write_parts(tmp_path_factory.mktemp("parts"), parts)
+
+    def allowed(rows: Ranked) -> np.ndarray:
+        return rows.identity % modulus != 0
+
+    chosen = merge(paths, Cut(np.array(per_class)), allowed)
+    left = [part.take(np.flatnonzero(allowed(part))) for part in parts]
+    pd.testing.assert_frame_equal(
+        pd.DataFrame(chosen._asdict()), brute_force(left, per_class), check_like=False
+    )
+
+
+def test_ties_at_the_cut_go_to_the_first_images_of_u(tmp_path):
+    parts = [make_part(p, [(0, [1.0])] * 3) for p in range(3)]
+    chosen = merge(write_parts(tmp_path, parts), Cut(np.full(NUM_CLASSES, 4)))
+    assert chosen.identity.tolist() == [0, 1, 2, 1 << 32]
+
+
+def test_minus_zero_and_zero_are_equal(tmp_path):
+    part = make_part(0, [(0, [-0.0]), (0, [0.0])])
+    chosen = merge(write_parts(tmp_path, [part]), Cut(np.full(NUM_CLASSES, 1)))
+    assert chosen.identity.tolist() == [0]
+
+
+def test_a_class_without_images_and_one_with_too_few_hide_no_other(tmp_path):
+    parts = [make_part(p, [(2, [float(i)]) for i in range(9)] + [(4, [1.0])]) for p in range(2)]
+    chosen = merge(write_parts(tmp_path, parts), Cut(np.full(NUM_CLASSES, 5)))
+    assert chosen.class_id.tolist() == [2] * 5 + [4] * 2
+    assert chosen.log_odds.tolist() == [8, 8, 7, 7, 6, 1, 1]
+
+
+def test_deep_tiers_are_read_only_where_they_can_matter(tmp_path, monkeypatch):
+    good = make_part(0, [(0, [float(100 + i)]) for i in range(20)])
+    poor = make_part(1, [(0, [float(i)]) for i in range(20)])  # and the other classes are empty
+    read = []
+    original = ScoreTable.read_scores
+    monkeypatch.setattr(
+        ScoreTable,
+        "read_scores",
+        lambda table, tier: read.append((table.path.name, tier)) or original(table, tier),
+    )
+    merge(write_parts(tmp_path, [good, poor]), Cut(np.full(NUM_CLASSES, 3)), threads=1)
+    assert {tier for name, tier in read if name == "part-00001.parquet"} == {0, 1}
+
+
+def test_a_file_holds_every_row_once_and_any_reader_reads_it(tmp_path):
+    part = make_part(3, [(i % NUM_CLASSES, [float(i % 7), -1.0]) for i in range(40)])
+    (path,) = write_parts(tmp_path, [part])
+    found = pd.read_parquet(path)
+    assert found.columns.tolist() == schemas.SCORES.names
+    assert (found.shard_id == 3).all()
+    together = found.sort_values(["sample_index", "prediction_rank"])
+    assert together.class_id.tolist() == part.class_id.tolist()
+    assert together.log_odds.tolist() == part.log_odds.tolist()
+
+
+def test_scores_that_are_not_finite_are_not_written(tmp_path):
+    with pytest.raises(DataError, match="not finite"):
+        write_scores(tmp_path / "part-00000.parquet", make_part(0, [(0, [float("nan")])]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scores_that_are_not_finite_are_refused_naming_the_part(tmp_path):
+    paths = write_parts(tmp_path, [make_part(0, [(0, [1.0])]), make_part(1, [(0, [2.0])])])
+    table = tables.read_table(paths[1], schemas.SCORES)
+    metadata = {scores.FOOTER: pq.read_metadata(paths[1]).metadata[b"tiers"].decode()}
+    columns = {name: table[name] for name in table.column_names} | {"log_odds": [float("nan")]}
+    tables.write_table(paths[1], columns, schemas.SCORES, metadata=metadata)
+    with pytest.raises(DataError, match=r"part-00001\.parquet: holds scores that are not finite"):
+        merge(paths, Cut(np.full(NUM_CLASSES, 1)))
+
+
+def test_a_table_without_tiers_is_refused(tmp_path):
+    (path,) = write_parts(tmp_path, [make_part(0, [(0, [1.0])])])
+    table = tables.read_table(path, schemas.SCORES)
+    tables.write_table(path, {name: table[name] for name in table.column_names}, schemas.SCORES)
+    with pytest.raises(DataError, match="without tiers"):
+        merge([path], Cut(np.full(NUM_CLASSES, 1)))

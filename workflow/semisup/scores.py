@@ -1,0 +1,194 @@
+"""The score store: one Parquet file per part of U, the best rows of each class first.
+
+The rows of a part are split into tiers by their rank within the class (selection.TIERS), each a run
+of row groups. A merge over many parts reads the first tier of each, then only where rows further
+down may still enter: what it reads grows with the selection, not with U.
+"""
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from semisup import schemas, tables
+from semisup.selection import (
+    TIERS,
+    Cut,
+    Gathered,
+    Ranked,
+    next_at_most,
+    take_ties,
+    tier_order,
+)
+from semisup.tables import DataError
+
+ROW_GROUP = 524_288
+NO_END = np.iinfo(np.int64).max
+FOOTER = "tiers"
+"""Its key in the footer: rows of each tier, and the ranks it covers."""
+
+AHEAD = 4
+
+Allowed = Callable[[Ranked], np.ndarray]
+"""Which rows may be selected, as a boolean mask."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def write_scores(path: Path, rows: Ranked) -> None:
+    """Write the scores of a part, given in the order of their identities.
+
+    Raises DataError when a score is not finite.
+    """
+    if not np.isfinite(rows.log_odds).all():
+        raise DataError(f"{path}: scores are not finite; the teacher's weights are bad.")
+    rows = rows._replace(log_odds=rows.log_odds + np.float32(0))  # no -0, which equals 0
+    order, tier_lengths = tier_order(rows)
+    rows = rows.take(order)
+    shard_ids, sample_indices = tables.split_identity(rows.identity)
+    columns = {
+        "class_id": rows.class_id,
+        "log_odds": rows.log_odds,
+        "shard_id": shard_ids,
+        "sample_index": sample_indices,
+        "prediction_rank": rows.prediction_rank,
+    }
+    lengths = [
+        min(ROW_GROUP, tier - start) for tier in tier_lengths for start in range(0, tier, ROW_GROUP)
+    ]
+    tiers = list(zip(tier_lengths, np.diff([0, *TIERS, NO_END]).tolist(), strict=True))
+    tables.write_table(path, columns, schemas.SCORES, lengths, {FOOTER: json.dumps(tiers)})
+
+
+class Tier(NamedTuple):
+    row_groups: list[int]
+    size: int  # ranks it covers: a class with fewer rows ends in it
+
+
+class ScoreTable:
+    """The scores of one part, read tier by tier. Raises DataError when they are not scores."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with tables.open_table(path, schemas.SCORES) as file:
+            self.metadata = file.metadata
+        self.tiers = list(self._tiers())
+
+    def _tiers(self) -> Iterator[Tier]:
+        try:
+            tiers = json.loads(self.metadata.metadata[FOOTER.encode()])
+        except KeyError:
+            raise DataError(
+                f"{self.path}: scores without tiers, not written by this pipeline. "
+                "Delete it and run again."
+            ) from None
+        first = 0
+        for length, size in tiers:
+            last = first
+            while length > 0:
+                length -= self.metadata.row_group(last).num_rows
+                last += 1
+            yield Tier(list(range(first, last)), size)
+            first = last
+
+    def read_scores(self, tier: int) -> tuple[np.ndarray, np.ndarray]:
+        """class_id and log_odds of a tier. Raises DataError when a score is not finite."""
+        table = self._read(tier, ["class_id", "log_odds"])
+        class_id, log_odds = table["class_id"].to_numpy(), table["log_odds"].to_numpy()
+        if not np.isfinite(log_odds).all():
+            raise DataError(
+                f"{self.path}: holds scores that are not finite. Delete it and run again."
+            )
+        return class_id, log_odds
+
+    def read_rows(
+        self, tier: int, rows: np.ndarray, class_id: np.ndarray, log_odds: np.ndarray
+    ) -> Ranked:
+        """Some rows of a tier, whose scores are at hand."""
+        rest = self._read(tier, ["shard_id", "sample_index", "prediction_rank"])
+        ranks = rest["prediction_rank"].to_numpy()
+        return Ranked(class_id[rows], log_odds[rows], tables.identity(rest, rows=rows), ranks[rows])
+
+    def _read(self, tier: int, columns: list[str]) -> pa.Table:
+        try:
+            with pq.ParquetFile(self.path, metadata=self.metadata) as file:
+                return file.read_row_groups(self.tiers[tier].row_groups, columns, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise tables.unreadable(self.path, error) from error
+
+
+def merge(paths: list[Path], cut: Cut, allowed: Allowed | None = None, threads: int = 2) -> Ranked:
+    """The best rows of each class over all parts, in rank order.
+
+    The parts come in the order of their identities. First the score of the last row of each class
+    is found, from scores alone, the best tiers of all parts first. Then the rows are gathered, each
+    once; of those that equal the last score the first by identity.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        parts = list(_ahead(pool, ScoreTable, paths))
+        _find(cut, parts, allowed, pool)
+        lengths, last, quota = cut.last()
+        floor, gathered = last.copy(), Gathered(lengths)
+        for blocks in _ahead(pool, partial(_gather, floor=floor, allowed=allowed), parts):
+            for block in blocks:
+                gathered.add(block.take(take_ties(block, last, quota)))
+            floor[quota == 0] = np.nextafter(last[quota == 0], np.float32(np.inf))
+    return gathered.ranked()
+
+
+def _find(
+    cut: Cut, parts: list[ScoreTable], allowed: Allowed | None, pool: ThreadPoolExecutor
+) -> None:
+    """Offer ``cut`` all rows that matter, a tier of all parts after the other."""
+    reach = [np.full(len(cut.floor), np.inf, np.float32) for _ in parts]
+
+    def read(number: int, tier: int) -> tuple[np.ndarray, np.ndarray]:
+        part = parts[number]
+        class_id, log_odds = part.read_scores(tier)
+        size = part.tiers[tier].size
+        reach[number] = next_at_most(class_id, log_odds, size, len(cut.floor))
+        rows = np.flatnonzero(log_odds >= cut.floor[class_id])
+        if allowed:
+            rows = rows[allowed(part.read_rows(tier, rows, class_id, log_odds))]
+        return class_id[rows], log_odds[rows]
+
+    for tier in range(max((len(part.tiers) for part in parts), default=0)):
+        deep = [i for i, best in enumerate(reach) if np.any(best >= cut.floor)]
+        for class_id, log_odds in _ahead(pool, partial(read, tier=tier), deep):
+            cut.offer(class_id, log_odds)
+        cut.settle()
+
+
+def _gather(part: ScoreTable, floor: np.ndarray, allowed: Allowed | None) -> list[Ranked]:
+    """The rows of a part not below the floor of their class, tier by tier."""
+    blocks = []
+    for tier, (_, size) in enumerate(part.tiers):
+        class_id, log_odds = part.read_scores(tier)
+        rows = np.flatnonzero(log_odds >= floor[class_id])
+        if len(rows):
+            block = part.read_rows(tier, rows, class_id, log_odds)
+            blocks.append(block.take(np.flatnonzero(allowed(block))) if allowed else block)
+        if not np.any(next_at_most(class_id, log_odds, size, len(floor)) >= floor):
+            break
+    return blocks
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[Result]:
+    """Like ``map``, in order, computed ahead in the pool, a bounded number at a time."""
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
