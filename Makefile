@@ -5,7 +5,7 @@ PYTHON ?= python3
 UV := $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.txt)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup demo test lint types docs requirements cifar10 clean
+.PHONY: setup demo test lint types docs requirements cifar10 benchmark explain clean
 
 setup: .venv/installed
 
@@ -39,6 +39,8 @@ docs: setup
 requirements: setup
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements.txt
+	uv pip compile benchmarks/requirements.in --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --upgrade -q -o benchmarks/requirements.txt
 
 # The experiment of the README, three seeds, then their table.
 cifar10: setup
@@ -47,6 +49,20 @@ cifar10: setup
 			--config seed=$$seed results=results/cifar10/seed-$$seed || exit 1; \
 	done
 	python examples/summarize.py results/cifar10/seed-1 results/cifar10/seed-2 results/cifar10/seed-3
+
+# What the figures in benchmarks/README.md were made with.
+FOLDER ?= /tmp/semisup-benchmark
+benchmark: setup
+	VIRTUAL_ENV=.venv uv pip install --quiet --require-hashes -r benchmarks/requirements.txt
+	PYTHONPATH=workflow python benchmarks/compare_merge.py $(FOLDER)/merge
+	PYTHONPATH=workflow python benchmarks/compare_pack.py $(FOLDER)/pack
+
+# Why an image is or is not in a selection: make explain KEY=... [SELECTION=top] [CONFIG=config.yaml]
+SELECTION ?= top
+CONFIG ?= config.yaml
+explain: setup
+	@PYTHONPATH=workflow python -m semisup.steps.explain --configfile $(CONFIG) \
+		--selection "$(SELECTION)" --key "$(KEY)"
 
 clean:
 	rm -rf results .snakemake

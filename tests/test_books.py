@@ -45,6 +45,7 @@ def summary(removed: dict[str, int], scored: int, distinct: int, rows: int) -> S
     }
     return Summary(
         selection_sha256="", num_rows=rows, num_distinct=distinct, num_scored=scored,
+        num_not_drawn=0,
         num_candidates=scored - sum(removed.values()), removed=removed, classes=[entry],  # type: ignore[list-item]
     )  # fmt: skip
 

@@ -385,6 +385,7 @@ def test_the_settings_of_every_job_are_canonical_json_of_its_step() -> None:
     [
         ({"selections__top__images_per_class": 21}, {"select top"}),
         ({"selections__top__min_score": 0.5}, {"select top"}),
+        ({"selections__top__fraction": 0.5}, {"select top"}),
         ({"duplicates__remove__closest": 4}, {"select top"}),
         ({"duplicates__record_distance": 0.6}, {"find_duplicates"}),
         ({"recipes__pretrain__base_lr": 0.2}, {"train student pretrain"}),

@@ -13,6 +13,7 @@ from semisup.selection import (
     best_first,
     closest_images,
     contains,
+    drawn,
     find_copies,
     lowest_log_odds,
     rank_order,
@@ -121,6 +122,20 @@ def test_the_lowest_log_odds_are_the_first_that_reach_the_score(min_score):
     assert score_of(lowest) >= np.float32(min_score)
     if min_score:
         assert score_of(np.nextafter(lowest, np.float32(-np.inf))) < np.float32(min_score)
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.25, 0.5, 0.9, 1.0])
+def test_a_fraction_is_drawn_evenly_from_every_shard(fraction):
+    identities = (np.arange(20)[:, None] << 32) + np.arange(5000)
+    shares = drawn(identities, fraction, seed=3).mean(axis=1)
+    assert shares.mean() == pytest.approx(fraction, abs=0.006)
+    assert shares == pytest.approx(np.full(20, fraction), abs=0.035)
+
+
+def test_another_seed_draws_other_images():
+    identities = np.arange(10_000)
+    both = drawn(identities, 0.5, seed=0) & drawn(identities, 0.5, seed=1)
+    assert both.mean() == pytest.approx(0.25, abs=0.03)
 
 
 @given(st.lists(st.integers(0, 20)), st.lists(st.integers(0, 20)))

@@ -119,6 +119,8 @@ def test_what_is_not_removed_is_said() -> None:
         classes_per_image=1,
         stored_classes=1,
         min_score=0.0,
+        fraction=1.0,
+        seed=0,
         remove=None,
     )
     assert json.loads(made.canonical())["remove"] is None

@@ -38,11 +38,21 @@ def bytes_of(path: Path, sample: Sample) -> bytes:
     return path.read_bytes()[sample.offset :][: sample.size_bytes]
 
 
+def open_writer(path: Path) -> tarfile.TarFile:
+    return tarfile.open(path, "w", format=tarfile.PAX_FORMAT)
+
+
+def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(content), 0o444
+    tar.addfile(info, io.BytesIO(content))
+
+
 def tar_of(path: Path, names: list[str], content: bytes = b"x") -> Path:
     """A tar of members in this order, whatever their names."""
-    with tars.open_writer(path) as tar:
+    with open_writer(path) as tar:
         for name in names:
-            tars.add_member(tar, name, content)
+            add_member(tar, name, content)
     return path
 
 
@@ -81,15 +91,33 @@ def test_the_same_samples_make_the_same_bytes(
 
 
 @given(st.lists(st.tuples(st.text("abcé/", min_size=1, max_size=300), contents), max_size=5))
-def test_add_member_says_where_the_content_begins(
+def test_the_writer_says_where_the_content_begins(
     tmp_path: Path, members: list[tuple[str, bytes]]
 ) -> None:
     path = tmp_path / "a.tar"
-    with tars.open_writer(path) as tar:
-        offsets = [tars.add_member(tar, name, content) for name, content in members]
+    with tars.Writer(path) as tar:
+        offsets = [tar.add(name, content) for name, content in members]
     whole = path.read_bytes()
+    assert tar.sha256 == hashlib.sha256(whole).hexdigest()
     for offset, (_, content) in zip(offsets, members, strict=True):
         assert whole[offset : offset + len(content)] == content
+
+
+@given(st.lists(st.tuples(st.text("abcé/", min_size=1, max_size=300), contents), max_size=5))
+def test_the_bytes_are_those_pythons_tarfile_writes(
+    tmp_path: Path, members: list[tuple[str, bytes]]
+) -> None:
+    with tars.Writer(tmp_path / "a.tar") as ours, open_writer(tmp_path / "b.tar") as other:
+        for name, content in members:
+            ours.add(name, content)
+            add_member(other, name, content)
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+
+
+def test_an_image_of_gigabytes_has_a_header_that_says_so() -> None:
+    header = tars.member_header("a.jpg", 9_000_000_000)
+    assert tarfile.TarInfo.frombuf(header[-512:], "utf-8", "strict").name == "a.jpg"
+    assert b"size=9000000000" in header or tarfile.nti(header[124:136]) == 9_000_000_000
 
 
 def test_a_tar_whose_samples_cannot_be_read_is_not_written(tmp_path: Path) -> None:
@@ -185,7 +213,7 @@ def test_a_suffix_that_comes_again_begins_a_new_sample(tmp_path: Path) -> None:
 
 
 def test_folders_in_a_tar_are_no_samples(tmp_path: Path) -> None:
-    with tars.open_writer(tmp_path / "a.tar") as tar:
+    with open_writer(tmp_path / "a.tar") as tar:
         info = tarfile.TarInfo("photos.jpg")
         info.type = tarfile.DIRTYPE
         tar.addfile(info)
@@ -196,24 +224,24 @@ def test_folders_in_a_tar_are_no_samples(tmp_path: Path) -> None:
 def test_an_image_that_is_a_link_is_a_row_and_hides_nothing_after_it(
     tmp_path: Path, kind: bytes
 ) -> None:
-    with tars.open_writer(tmp_path / "a.tar") as tar:
-        tars.add_member(tar, "a.jpg", b"x")
+    with open_writer(tmp_path / "a.tar") as tar:
+        add_member(tar, "a.jpg", b"x")
         info = tarfile.TarInfo("b.jpg")
         info.type, info.linkname = kind, "a.jpg"
         tar.addfile(info)
-        tars.add_member(tar, "c.jpg", b"x")
+        add_member(tar, "c.jpg", b"x")
     found = read(tmp_path / "a.tar")
     assert [(s.key, s.status) for s in found] == [("a", OK), ("b", MISSING_IMAGE), ("c", OK)]
     assert found[1].reason == "no member with an image suffix, only: jpg (not a plain file)"
 
 
 def test_an_image_with_holes_is_a_row_and_hides_nothing_after_it(tmp_path: Path) -> None:
-    with tars.open_writer(tmp_path / "a.tar") as tar:
+    with open_writer(tmp_path / "a.tar") as tar:
         sparse = tarfile.TarInfo("a.jpg")
         sparse.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": "1000000"}
         sparse.size = 1
         tar.addfile(sparse, io.BytesIO(b"x"))
-        tars.add_member(tar, "b.jpg", b"x")
+        add_member(tar, "b.jpg", b"x")
     found = read(tmp_path / "a.tar")
     assert [(s.key, s.status) for s in found] == [("a", MISSING_IMAGE), ("b", OK)]
 
@@ -353,7 +381,7 @@ def test_bytes_that_are_no_tar_are_one_row(tmp_path: Path, content: bytes) -> No
 
 def test_a_compressed_tar_is_one_row(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w:gz") as tar:
-        tars.add_member(tar, "a.jpg", b"x")
+        add_member(tar, "a.jpg", b"x")
     (sample,) = read(tmp_path / "a.tar")
     assert sample.status == TRUNCATED_TAR
 

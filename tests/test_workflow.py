@@ -15,6 +15,8 @@ import webdataset as wds
 import yaml
 
 from semisup.checks import load_config
+from semisup.steps import explain
+from semisup.tables import DataError
 
 ROOT = Path(__file__).parents[1]
 SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
@@ -129,6 +131,56 @@ def test_plain_tar_lists_the_shards(run):
     path = next((run / "results/shards/top/tars").glob("*.tar"))
     with tarfile.open(path) as tar:
         assert {Path(name).suffix for name in tar.getnames()} >= {".cls", ".json"}
+
+
+def explained(run, monkeypatch, capsys, key: str) -> str:
+    monkeypatch.chdir(run)
+    explain.main(run / "config.yaml", "top", key)
+    return capsys.readouterr().out
+
+
+def test_a_selected_image_is_explained_by_its_rank_and_the_cut(run, monkeypatch, capsys):
+    selection = pd.read_parquet(run / "results/selections/top/selection.parquet")
+    row = selection.sample(1, random_state=1).iloc[0]
+    size = (selection.class_id == row.class_id).sum()
+    text = explained(run, monkeypatch, capsys, row.key)
+    assert f"{row.class_name}: score" in text
+    assert f"selected: rank {row.class_rank} of {size}" in text
+
+
+def test_an_image_behind_the_cut_is_explained_by_its_rank_among_all(run, monkeypatch, capsys):
+    folder = run / "results/scores/teacher/unlabeled"
+    identity = ["shard_id", "sample_index"]
+    scores = pd.concat(pd.read_parquet(path) for path in folder.glob("part-*"))
+    removed = pd.read_parquet(run / "results/selections/top/removed.parquet")
+    left = scores.merge(removed[identity], on=identity, how="left", indicator=True)
+    left = left[(left._merge == "left_only") & (left.prediction_rank <= 2)]
+    order = left.sort_values(["log_odds", *identity], ascending=[False, True, True])
+    worst = order[order.class_id == 3].iloc[-1]
+    index = pd.concat(
+        pd.read_parquet(p) for p in (run / "results/datasets/unlabeled").glob("samples-*")
+    )
+    key = index.set_index(identity).key[(worst.shard_id, worst.sample_index)]
+    text = explained(run, monkeypatch, capsys, key)
+    assert f"rank {(order.class_id == 3).sum()}: behind the last selected" in text
+
+
+def test_removed_and_broken_images_are_explained(run, monkeypatch, capsys):
+    copy = pd.read_parquet(run / "results/duplicates/unlabeled/copies.parquet").iloc[0]
+    index = pd.concat(
+        pd.read_parquet(p) for p in (run / "results/datasets/unlabeled").glob("samples-*")
+    ).set_index(["shard_id", "sample_index"])
+    text = explained(run, monkeypatch, capsys, index.key[(copy.shard_id, copy.sample_index)])
+    assert "removed: the same bytes as sample" in text or "not scored" in text
+    failures = pd.read_parquet(run / "results/scores/teacher/unlabeled/failures.parquet")
+    bomb = failures[failures.status == "too_many_pixels"].iloc[0]
+    assert "not scored: too_many_pixels" in explained(run, monkeypatch, capsys, bomb.key)
+
+
+def test_an_unknown_key_is_said(run, monkeypatch):
+    monkeypatch.chdir(run)
+    with pytest.raises(DataError, match="no sample of U has the key 'nothing'"):
+        explain.main(run / "config.yaml", "top", "nothing")
 
 
 def test_every_stage_is_evaluated_with_an_interval(run):

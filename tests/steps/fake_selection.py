@@ -42,6 +42,10 @@ def select(plan: Plan, name: str, broken: Iterable[str]) -> None:
         "log_odds": log_odds,
         "prediction_rank": [1] * len(rows),
         "shard": [samples.shard_paths[row["shard_id"]] for row in rows],
+        **{
+            n: [row[n] for row in rows]
+            for n in ("extension", "offset", "size_bytes", "content_hash")
+        },
     }
     folder = Path(f"{plan.results}/selections/{name}")
     tables.write_table(folder / "selection.parquet", columns, schemas.SELECTION)
@@ -60,6 +64,7 @@ def select(plan: Plan, name: str, broken: Iterable[str]) -> None:
         "num_rows": len(rows),
         "num_distinct": len({(row["shard_id"], row["sample_index"]) for row in rows}),
         "num_scored": num_scored,
+        "num_not_drawn": 0,
         "num_candidates": num_scored - len(removed),
         "removed": {reason: reasons[: len(removed)].count(reason) for reason in set(reasons)},
         "classes": [

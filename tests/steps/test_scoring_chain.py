@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,7 @@ class Chain:
 
     def __init__(self, folder: Path, manifests: list[Path], teacher: Path, workers: int = 0):
         self.folder, self.manifests, self.teacher = folder, manifests, teacher
+        self.workers = workers
         for i, manifest in enumerate(manifests):
             score_shards.main(
                 settings.ScoreShards(classes_per_image=2, batch_size=3, precision="float32"),
@@ -63,7 +65,14 @@ class Chain:
         )
         return json.loads((self.folder / "images.json").read_text())
 
-    def select(self, k: int = 3, p: int = 2, remove: Remove | None = None, **files: Path) -> Path:
+    def select(
+        self,
+        k: int = 3,
+        p: int = 2,
+        remove: Remove | None = None,
+        fraction: float = 1.0,
+        **files: Path,
+    ) -> Path:
         self.count()
         select.main(
             settings.Select(
@@ -72,6 +81,8 @@ class Chain:
                 classes_per_image=p,
                 stored_classes=2,
                 min_score=0.0,
+                fraction=fraction,
+                seed=5,
                 remove=remove,
             ),
             self.folder / "part-00000.parquet",
@@ -85,19 +96,18 @@ class Chain:
             self.folder / "selection.parquet",
             self.folder / "removed.parquet",
             self.folder / "summary.json",
+            self.workers,
         )
         return self.folder / "selection.parquet"
 
     def pack(self, samples_per_shard: int = 4) -> Path:
         pack_selection.main(
-            settings.PackSelection(
-                num_parts=len(self.manifests), samples_per_shard=samples_per_shard, seed=1
-            ),
+            settings.PackSelection(samples_per_shard=samples_per_shard, seed=1),
             self.folder / "selection.parquet",
-            self.manifests[0],
             self.folder / "packed" / "tars",
             self.folder / "packed" / "manifest-00000.json",
             self.folder / "packed" / "samples-00000.parquet",
+            self.workers,
         )
         return self.folder / "packed"
 
@@ -152,6 +162,83 @@ def test_selection_and_tars_do_not_depend_on_parts_or_workers(
     assert runs[0] == runs[1]
 
 
+def score(folder: Path, manifest: Path, teacher: Path) -> Path:
+    score_shards.main(
+        settings.ScoreShards(classes_per_image=2, batch_size=3, precision="float32"),
+        manifest,
+        teacher,
+        folder / "part-00000.parquet",
+        folder / "images-00000.parquet",
+        0,
+    )
+    return folder
+
+
+@pytest.fixture
+def broken_off(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a scoring job that ended in its second shard."""
+    shard_of_batch = []
+    original = models.predictor
+
+    def predictor(*arguments: Any) -> models.Predictor:
+        predict = original(*arguments)
+
+        def fail_at_the_fourth_batch(images_NCHW: torch.Tensor) -> torch.Tensor:
+            shard_of_batch.append(len(images_NCHW))
+            if len(shard_of_batch) == 4:  # three batches hold the first shard
+                raise KeyboardInterrupt
+            return predict(images_NCHW)
+
+        return fail_at_the_fourth_batch
+
+    folder = chain.folder / "broken_off"
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "predictor", predictor)
+        with pytest.raises(KeyboardInterrupt):
+            score(folder, chain.manifests[0], chain.teacher)
+    assert not list(folder.glob("*.parquet"))
+    return folder
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Which shards each scoring that follows has to score."""
+    seen: list[list[int]] = []
+    original = score_shards._score
+    monkeypatch.setattr(score_shards, "_score", lambda *a: seen.append(a[2]) or original(*a))
+    return seen
+
+
+def test_a_killed_job_goes_on_at_the_first_missing_shard_with_the_same_bytes(
+    chain: Chain, broken_off: Path, scored: list[list[int]]
+) -> None:
+    score(broken_off, chain.manifests[0], chain.teacher)
+    assert scored == [[1]]
+    for name in ("part-00000.parquet", "images-00000.parquet"):
+        assert digest(broken_off / name) == digest(chain.folder / name)
+    assert not (broken_off / "work").exists() or not list((broken_off / "work").iterdir())
+
+
+def test_shards_scored_with_other_weights_are_scored_again(
+    chain: Chain, broken_off: Path, scored: list[list[int]]
+) -> None:
+    weights = models.load(chain.teacher)
+    weights.state["fc.bias"][0] += 1
+    models.save(chain.teacher, weights)
+    score(broken_off, chain.manifests[0], chain.teacher)
+    assert scored == [[0, 1]]
+
+
+def test_a_damaged_commit_is_scored_again(
+    chain: Chain, broken_off: Path, scored: list[list[int]]
+) -> None:
+    (commit,) = broken_off.rglob("work/*/*.parquet")
+    commit.write_bytes(commit.read_bytes()[:-20])
+    score(broken_off, chain.manifests[0], chain.teacher)
+    assert scored == [[0, 1]]
+    assert digest(broken_off / "part-00000.parquet") == digest(chain.folder / "part-00000.parquet")
+
+
 def test_a_part_with_a_missing_row_is_refused_naming_the_shard(chain: Chain) -> None:
     path = chain.folder / "images-00000.parquet"
     table = tables.read_table(path, schemas.IMAGES)
@@ -178,6 +265,17 @@ def test_fewer_classes_per_image_or_images_per_class_are_a_subset(chain: Chain) 
     pd.testing.assert_frame_equal(
         few, whole[whole.class_rank <= 2].reset_index(drop=True), check_like=False
     )
+
+
+def test_a_fraction_of_u_is_part_of_a_larger_one_and_is_counted(chain: Chain) -> None:
+    found = []
+    for fraction in (0.25, 0.5, 1.0):
+        rows = pd.read_parquet(chain.select(k=100, p=1, fraction=fraction))
+        summary = json.loads((chain.folder / "summary.json").read_text())
+        assert len(rows) == summary["num_candidates"]
+        assert summary["num_candidates"] + summary["num_not_drawn"] == 22
+        found.append(set(rows.key))
+    assert found[0] < found[1] < found[2]
 
 
 def test_copies_within_u_are_selected_once(chain: Chain) -> None:

@@ -27,6 +27,7 @@ rule select:
         "<results>/benchmarks/select/{selection}.tsv"
     conda:
         "../../envs/semisup.yaml"
+    threads: 4
     params:
         settings=plan.select,
     shell:
@@ -43,6 +44,7 @@ rule select:
         " --selection {output.selection:q}"
         " --removed {output.removed:q}"
         " --summary {output.summary:q}"
+        " --workers {threads}"
         " > {log:q} 2>&1"
 
 
@@ -52,8 +54,6 @@ rule pack_selection:
     input:
         summary="<results>/selections/{selection}/summary.json",
         selection=ancient("<results>/selections/{selection}/selection.parquet"),
-        manifests=plan.selection_manifests,
-        samples=ancient(plan.selection_samples),
     output:
         tars=directory("<results>/shards/{selection}/tars"),
         manifest="<results>/shards/{selection}/manifest-00000.json",
@@ -64,14 +64,15 @@ rule pack_selection:
         "<results>/benchmarks/pack_selection/{selection}.tsv"
     conda:
         "../../envs/semisup.yaml"
+    threads: 8
     params:
         settings=plan.pack_selection,
     shell:
         "python -m semisup.steps.pack_selection"
         " --settings {params.settings:q}"
         " --selection {input.selection:q}"
-        " --first-manifest {input.manifests[0]:q}"
         " --tars {output.tars:q}"
         " --manifest {output.manifest:q}"
         " --samples {output.samples:q}"
+        " --workers {threads}"
         " > {log:q} 2>&1"

@@ -119,6 +119,8 @@ def selection_books(
 ) -> Ledger:
     """From the scored images to the rows of the selection."""
     losses = [_removed_row(counts, reason) for reason in counts.removed]
+    if summary["num_not_drawn"]:
+        losses.append(Row("outside the fraction of U", summary["num_not_drawn"], "loss"))
     num_candidates, num_distinct = summary["num_candidates"], summary["num_distinct"]
     sizes = [entry["num_images"] for entry in summary["classes"]]
     scored, candidates = Term("scored", num_scored), Term("candidates", num_candidates)
@@ -143,7 +145,7 @@ def selection_books(
                 scored,
             ),
             equal(
-                "candidates are scored minus removed",
+                "candidates are scored minus what is left out",
                 (candidates, *(Term(row.name, row.count) for row in losses)),
                 scored,
             ),

@@ -171,6 +171,13 @@ class Selection(Section):
     min_score: float = Field(
         0.0, ge=0, lt=1, description="Softmax probability an image must reach for its class."
     )
+    fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of U to select from, its images drawn at random by `seed`. Nested: a "
+        "smaller fraction is part of a larger one.",
+    )
 
 
 class Recipe(Section):

@@ -49,6 +49,7 @@ class Summary(TypedDict):
     num_rows: int
     num_distinct: int
     num_scored: int
+    num_not_drawn: int
     num_candidates: int
     removed: dict[str, int]
     classes: list[ClassSummary]

@@ -308,12 +308,14 @@ class Plan:
             classes_per_image=selection.classes_per_image or self.stored_classes(selection.teacher),
             stored_classes=self.stored_classes(selection.teacher),
             min_score=selection.min_score,
+            fraction=selection.fraction,
+            # The seed draws the fraction and nothing else: all of U is the same for every seed.
+            seed=self.config.seed if selection.fraction < 1 else 0,
             remove=duplicates.remove if duplicates else None,
         ).canonical()
 
     def pack_selection(self, wildcards: Wildcards) -> str:
         return settings.PackSelection(
-            num_parts=len(self.parts(self._selection(wildcards).unlabeled)),
             samples_per_shard=self.config.pack.samples_per_shard,
             seed=self.config.seed,
         ).canonical()

@@ -1,5 +1,6 @@
 """The samples of a dataset by index: what they are, where they lie, their bytes."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Iterable
@@ -51,6 +52,14 @@ def read_range(path: str, offset: int, size: int) -> bytes:
     if len(content) != size:
         raise images.ImageError("read_error", f"{path} ends before byte {offset + size}")
     return content
+
+
+def will_read(path: str, offset: int, size: int) -> None:
+    """Tell the kernel what :func:`read_range` is going to read."""
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):  # the read will say what is wrong
+            descriptor = _open(path, os.getpid()).descriptor
+            os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_WILLNEED)
 
 
 def samples_path(manifest: Path) -> Path:

@@ -169,6 +169,10 @@ SELECTION = pa.schema(
         *IDENTITY,
         _field("key", pa.string(), "key of the image"),
         _field("shard", pa.string(), "path of the tar that holds it"),
+        _field("extension", pa.string(), "of the image member: jpg, png, ..."),
+        _field("offset", pa.int64(), "first byte of the image in its tar"),
+        _field("size_bytes", pa.int64(), "length of the image in bytes"),
+        _field("content_hash", pa.binary(16), "first 128 bits of the image bytes' SHA-256"),
     ]
 )
 

@@ -125,7 +125,13 @@ class ScoreTable:
             raise tables.unreadable(self.path, error) from error
 
 
-def merge(paths: list[Path], cut: Cut, allowed: Allowed | None = None, threads: int = 2) -> Ranked:
+def merge(
+    paths: list[Path],
+    cut: Cut,
+    allowed: Allowed | None = None,
+    threads: int = 2,
+    open_part: Callable[[Path], ScoreTable] = ScoreTable,
+) -> Ranked:
     """The best rows of each class over all parts, in rank order.
 
     The parts come in the order of their identities. First the score of the last row of each class
@@ -133,7 +139,7 @@ def merge(paths: list[Path], cut: Cut, allowed: Allowed | None = None, threads: 
     once; of those that equal the last score the first by identity.
     """
     with ThreadPoolExecutor(threads) as pool:
-        parts = list(_ahead(pool, ScoreTable, paths))
+        parts = list(_ahead(pool, open_part, paths))
         _find(cut, parts, allowed, pool)
         lengths, last, quota = cut.last()
         floor, gathered = last.copy(), Gathered(lengths)
@@ -179,6 +185,14 @@ def _gather(part: ScoreTable, floor: np.ndarray, allowed: Allowed | None) -> lis
         if not np.any(next_at_most(class_id, log_odds, size, len(floor)) >= floor):
             break
     return blocks
+
+
+def rows_not_below(paths: list[Path], floor: np.ndarray, threads: int = 2) -> Iterator[Ranked]:
+    """All rows not below the floor of their class, reading no tier without need."""
+    with ThreadPoolExecutor(threads) as pool:
+        parts = _ahead(pool, ScoreTable, paths)
+        for blocks in _ahead(pool, partial(_gather, floor=floor, allowed=None), parts):
+            yield from blocks
 
 
 def _ahead(

@@ -237,6 +237,17 @@ def lowest_log_odds(min_score: float) -> float:
     return float(_from_ascending(np.array(low)))
 
 
+def drawn(identities: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Which images belong to a random share of U, each by its identity and the seed alone."""
+    # The finaliser of SplitMix64 (Steele et al., 2014) makes identities uniform 64-bit numbers.
+    offset = (seed + 1) * 0x9E3779B97F4A7C15 % 2**64
+    mixed = identities.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(offset)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed >> np.uint64(11) < np.uint64(fraction * 2**53)
+
+
 def contains(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Whether each of ``values`` is one of the ``ascending``."""
     first = np.searchsorted(ascending, values, side="left")

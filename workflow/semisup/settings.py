@@ -112,12 +112,13 @@ class Select(Settings):
     classes_per_image: int
     stored_classes: int
     min_score: float
+    fraction: float
+    seed: int
     remove: Remove | None
 
 
 class PackSelection(Settings):
     version: Literal[1] = 1
-    num_parts: int
     samples_per_shard: int
     seed: int
 

@@ -113,6 +113,26 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
         raise unreadable(path, error) from error
 
 
+def read_rows(path: Path, schema: pa.Schema, rows: np.ndarray) -> pa.Table:
+    """Some rows of a table in the order asked for, one row group in memory at a time."""
+    by_position = np.argsort(rows, kind="stable")
+    found, start = [schema.empty_table()], 0
+    try:
+        with open_table(path, schema) as file:
+            for group in range(file.num_row_groups):
+                end = start + file.metadata.row_group(group).num_rows
+                first, last = np.searchsorted(rows[by_position], [start, end])
+                if first < last:
+                    here = rows[by_position[first:last]] - start
+                    found.append(file.read_row_group(group).take(here))
+                start = end
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(path, error) from error
+    place = np.empty_like(by_position)
+    place[by_position] = np.arange(len(rows))
+    return pa.concat_tables(found).unify_dictionaries().take(place)
+
+
 def open_table(path: Path, schema: pa.Schema) -> pq.ParquetFile:
     """An open table to read row groups of; raises DataError as :func:`read_table` does."""
     try:

@@ -1,11 +1,11 @@
 """Select the best images of each class over all parts of U, minus what must not be selected."""
 
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from semisup import schemas, settings, tables
 from semisup.config import Remove
@@ -16,6 +16,7 @@ from semisup.selection import (
     Ranked,
     closest_images,
     contains,
+    drawn,
     lowest_log_odds,
     ranks_in_class,
     score_of,
@@ -42,6 +43,7 @@ def main(
     selection: Path,
     removed: Path,
     summary: Path,
+    workers: int,
 ) -> None:
     """Write the selection, the images it may not contain, and a summary of both.
 
@@ -57,12 +59,14 @@ def main(
     removed_ids = removal["identity"].to_numpy(np.int64)
     wanted = np.full(len(class_names), settings.images_per_class)
     cut = Cut(wanted, lowest_log_odds(settings.min_score))
-    chosen = merge(parts, cut, _allowed(removed_ids, settings), os.cpu_count() or 1)
-    _write_selection(selection, chosen, class_names, manifests)
+    chosen = merge(parts, cut, allowed_rows(removed_ids, settings), max(workers, 1))
+    write_selection(selection, chosen, class_names, manifests)
 
     num_scored = tables.read_json(counts)["num_scored"]
     failed = tables.identity(tables.read_table(failures, schemas.FAILURES))
-    num_removed = int(np.isin(removed_ids, failed, invert=True).sum())
+    unscored = np.union1d(failed, removed_ids)
+    num_removed = len(unscored) - len(failed)
+    num_not_drawn = count_not_drawn(manifests, unscored, settings) if settings.fraction < 1 else 0
     per_class = np.bincount(chosen.class_id, minlength=len(class_names))
     cuts = _cuts(chosen, len(class_names))
     tables.write_json(
@@ -72,7 +76,8 @@ def main(
             "num_rows": len(chosen.identity),
             "num_distinct": len(np.unique(chosen.identity)),
             "num_scored": num_scored,
-            "num_candidates": num_scored - num_removed,
+            "num_not_drawn": num_not_drawn,
+            "num_candidates": num_scored - num_removed - num_not_drawn,
             "removed": {
                 reason: int((removal["reason"] == reason).sum()) for reason in (DUPLICATE, COPY)
             },
@@ -98,16 +103,31 @@ def _score(log_odds: float | None) -> float:
     return float(score_of(np.array([log_odds], np.float32))[0])
 
 
-def _allowed(removed: np.ndarray, settings: settings.Select) -> Allowed | None:
+def allowed_rows(removed: np.ndarray, settings: settings.Select) -> Allowed | None:
     """Which rows may be selected; None: all. ``removed``: identities, ascending."""
-    if not len(removed) and settings.classes_per_image == settings.stored_classes:
+    all_classes = settings.classes_per_image == settings.stored_classes
+    if not len(removed) and all_classes and settings.fraction == 1:
         return None
 
     def allowed(rows: Ranked) -> np.ndarray:
-        among_best = rows.prediction_rank <= settings.classes_per_image
-        return among_best & ~contains(removed, rows.identity)
+        mask = rows.prediction_rank <= settings.classes_per_image
+        mask &= ~contains(removed, rows.identity)
+        if settings.fraction < 1:
+            mask &= drawn(rows.identity, settings.fraction, settings.seed)
+        return mask
 
     return allowed
+
+
+def count_not_drawn(manifests: list[Path], left_out: np.ndarray, settings: settings.Select) -> int:
+    """Images outside the fraction of U, but for those that are ``left_out`` anyway (ascending)."""
+    count = 0
+    for manifest in manifests:
+        for shard in tables.read_json(manifest)["shards"]:
+            images = (np.int64(shard["shard_id"]) << 32) + np.arange(shard["num_samples"])
+            images = images[~drawn(images, settings.fraction, settings.seed)]
+            count += len(images) - int(contains(left_out, images).sum())
+    return count
 
 
 def removed_images(
@@ -191,30 +211,41 @@ def _write_removed(path: Path, removal: pd.DataFrame) -> None:
     tables.write_table(path, columns, schemas.REMOVED)
 
 
-def _write_selection(path: Path, chosen: Ranked, classes: list[str], manifests: list[Path]) -> None:
-    keys = np.empty(len(chosen.identity), object)
-    shards = np.empty(len(chosen.identity), object)
-    for manifest in manifests:
-        samples = read_samples([manifest])
-        identities = tables.identity(samples.table)
-        here = np.flatnonzero(np.isin(chosen.identity, identities))
-        rows = np.searchsorted(identities, chosen.identity[here])
-        keys[here] = samples.table["key"].take(rows).to_pylist()
-        shards[here] = [samples.shard_paths[i] for i in (chosen.identity[here] >> 32).tolist()]
+SOURCE = ["key", "shard", "extension", "offset", "size_bytes", "content_hash"]
+
+
+def write_selection(path: Path, chosen: Ranked, classes: list[str], manifests: list[Path]) -> None:
+    source = _locate(chosen.identity, manifests)
     shard_ids, sample_indices = tables.split_identity(chosen.identity)
     columns = {
         "class_id": chosen.class_id,
-        "class_name": [classes[i] for i in chosen.class_id.tolist()],
+        "class_name": pa.array(classes, pa.string()).take(pa.array(chosen.class_id)),
         "class_rank": ranks_in_class(chosen.class_id),
         "score": score_of(chosen.log_odds),
         "log_odds": chosen.log_odds,
         "prediction_rank": chosen.prediction_rank,
         "shard_id": shard_ids,
         "sample_index": sample_indices,
-        "key": keys,
-        "shard": shards,
+        **{name: source[name] for name in SOURCE},
     }
     tables.write_table(path, columns, schemas.SELECTION)
+
+
+def _locate(identities: np.ndarray, manifests: list[Path]) -> pa.Table:
+    """Key and place of the images, one row for each identity, reading the index part by part."""
+    by_identity = np.argsort(identities, kind="stable")
+    wanted = identities[by_identity]
+    found = []
+    for manifest in manifests:
+        samples = read_samples([manifest])
+        indexed = tables.identity(samples.table)
+        first, end = np.searchsorted(wanted, indexed[[0, -1]] + [0, 1]) if len(indexed) else (0, 0)
+        rows = samples.table.take(np.searchsorted(indexed, wanted[first:end]))
+        paths = [samples.shard_paths[i] for i in rows["shard_id"].to_pylist()]
+        found.append(rows.append_column("shard", pa.array(paths, pa.string())).select(SOURCE))
+    place = np.empty_like(by_identity)
+    place[by_identity] = np.arange(len(by_identity))
+    return pa.concat_tables(found).take(place)
 
 
 def _cuts(chosen: Ranked, num_classes: int) -> list[float | None]:
