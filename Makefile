@@ -61,7 +61,7 @@ benchmark: setup
 SELECTION ?= top
 CONFIG ?= config.yaml
 explain: setup
-	@PYTHONPATH=workflow python -m semisup.steps.explain --configfile $(CONFIG) \
+	@PYTHONPATH=workflow python -m semisup.explain --configfile $(CONFIG) \
 		--selection "$(SELECTION)" --key "$(KEY)"
 
 clean:

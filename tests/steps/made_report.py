@@ -47,8 +47,10 @@ class Outcome:
         value = tables.read_json(path)
         change(value)
         tables.write_json(path, value)
-        yield
-        path.write_bytes(before)
+        try:
+            yield
+        finally:
+            path.write_bytes(before)
 
 
 def text_of(page: str) -> str:

@@ -66,8 +66,8 @@ def _explain(plan: Plan, selection: str, part: int, sample: dict[str, Any]) -> I
         Path(plan.results) / "selections" / selection / "removed.parquet", schemas.REMOVED
     )
     removed_ids = tables.identity(removed)
-    at = np.flatnonzero(removed_ids == identity).tolist()
-    for row in removed.take(at).to_pylist():
+    reasons = removed.filter(pa.array(removed_ids == identity)).to_pylist()
+    for row in reasons:
         yield f"  removed: {_why(plan, chosen.unlabeled, row, identity)}"
     wildcards = cast(Wildcards, SimpleNamespace(selection=selection))
     settings = Select.model_validate_json(plan.select(wildcards))
@@ -87,7 +87,7 @@ def _explain(plan: Plan, selection: str, part: int, sample: dict[str, Any]) -> I
             yield f"{line}, only its class number {row['prediction_rank']}, more than P"
         elif score < np.float32(settings.min_score):
             yield f"{line}, below min_score {settings.min_score}"
-        elif at:
+        elif reasons:
             yield f"{line}, would be rank {num_better + 1}"
         elif num_better < entry["num_images"]:
             yield f"{line}, selected: rank {num_better + 1} of {entry['num_images']}"
