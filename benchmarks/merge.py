@@ -19,7 +19,7 @@ Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def ours(paths: list[str], k: int, threads: int = 2, again: int = 1) -> Columns:
-    from semisup.scores import ScoreTable, merge
+    from semisup.scores import Rows, ScoreTable, merge
     from semisup.selection import Cut, Ranked
 
     class Again(ScoreTable):
@@ -29,8 +29,11 @@ def ours(paths: list[str], k: int, threads: int = 2, again: int = 1) -> Columns:
             super().__init__(path.parent.parent / path.name)
             self.offset = np.int64(int(path.parent.name) * len(paths)) << 32
 
-        def read_rows(self, *arguments: object) -> Ranked:
-            rows = super().read_rows(*arguments)
+        def read(self, tier: int) -> Rows:
+            class_id, log_odds, take = super().read(tier)
+            return Rows(class_id, log_odds, lambda rows: self.shifted(take(rows)))
+
+        def shifted(self, rows: Ranked) -> Ranked:
             return rows._replace(identity=rows.identity + self.offset)
 
     parts = [Path(path).parent / str(i) / Path(path).name for i in range(again) for path in paths]

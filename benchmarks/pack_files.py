@@ -88,7 +88,9 @@ def make_selection(folder: Path, manifests: list[Path]) -> None:
     rows = Ranked(class_id, log_odds, identity, np.ones(len(images), np.int8))
     names = [f"class {i}" for i in range(NUM_CLASSES)]
     rows = rows.take(rank_order(class_id, log_odds))
-    select.write_selection(folder / "selection.parquet", rows, names, manifests)
+    select.write_selection(
+        folder / "selection.parquet", rows, rows.log_odds, rows.prediction_rank, names, manifests
+    )
 
 
 if __name__ == "__main__":

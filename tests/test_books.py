@@ -39,6 +39,7 @@ def summary(removed: dict[str, int], scored: int, distinct: int, rows: int) -> S
     entry = {
         "class_id": 0,
         "class_name": "",
+        "num_wanted": 10**10,
         "num_images": rows,
         "cut_log_odds": 0.0,
         "cut_score": 0.5,
@@ -123,8 +124,8 @@ def test_a_removed_image_in_the_selection_is_found() -> None:
 @pytest.mark.parametrize("packed", [9, 11])
 def test_a_lost_or_doubled_packed_sample_is_found(packed: int) -> None:
     made = summary({}, 20, 10, 10)
-    assert balanced(books.packing_books(made, manifest({"ok": 10}), 10))
-    assert not balanced(books.packing_books(made, manifest({"ok": packed}), packed))
+    assert balanced(books.packing_books(made, [manifest({"ok": 4}), manifest({"ok": 6})], 10))
+    assert not balanced(books.packing_books(made, [manifest({"ok": packed})], packed))
 
 
 def test_a_training_that_stopped_early_is_found() -> None:

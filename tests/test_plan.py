@@ -56,6 +56,11 @@ def lay_out(plan: Plan) -> Laid:
     imported = [{"model": name} for name, model in config.models.items() if model.weights]
     scored = [{"teacher": s.teacher, "unlabeled": s.unlabeled} for s in config.selections.values()]
     selections = [{"selection": name} for name in config.selections]
+    packed = [
+        {"selection": name, "part": f"{part:05d}"}
+        for name in config.selections
+        for part in range(len(plan.packed_parts(name)))
+    ]
     evaluated = [{"model": m, "stage": s} for m, s in plan.evaluated_stages()]
     calls: dict[Callable[..., Any], list[dict[str, str]]] = {
         plan.make_digits: [{}],
@@ -88,7 +93,7 @@ def lay_out(plan: Plan) -> Laid:
         plan.selection_pairs: selections,
         plan.selection_copies: selections,
         plan.reviewed: selections,
-        plan.pack_selection: selections,
+        plan.pack_selection: packed,
         plan.evaluate: evaluated,
         plan.evaluation_manifests: [{}],
         plan.evaluation_samples: [{}],
@@ -200,6 +205,18 @@ def test_manifests_of_a_dataset_and_of_a_selection() -> None:
     assert plan.manifests("unlabeled")[1] == "results/datasets/unlabeled/manifest-00001.json"
     assert len(plan.manifests("unlabeled")) == 4
     assert plan.manifests("top") == ["results/shards/top/manifest-00000.json"]
+
+
+def test_a_selection_is_packed_in_parts_that_hold_every_class_full() -> None:
+    plan = make(pack__samples_per_shard=7, pack__shards_per_part=4)
+    parts = plan.packed_parts("top")
+    assert [len(part) for part in parts] == [4] * 7 + [1]  # 20 images x 10 classes / 7
+    assert len(plan.manifests("top")) == 8
+
+
+def test_however_large_a_selection_its_parts_fit_into_one_command() -> None:
+    plan = make(selections__top__images_per_class=2**31 - 1)
+    assert len(plan.packed_parts("top")) == 256
 
 
 def test_samples_stand_beside_manifests() -> None:
@@ -386,6 +403,8 @@ def test_the_settings_of_every_job_are_canonical_json_of_its_step() -> None:
         ({"selections__top__images_per_class": 21}, {"select top"}),
         ({"selections__top__min_score": 0.5}, {"select top"}),
         ({"selections__top__fraction": 0.5}, {"select top"}),
+        ({"selections__top__variant": "zipf"}, {"select top"}),
+        ({"selections__top__rank_by": "logit"}, {"select top"}),
         ({"duplicates__remove__closest": 4}, {"select top"}),
         ({"duplicates__record_distance": 0.6}, {"find_duplicates"}),
         ({"recipes__pretrain__base_lr": 0.2}, {"train student pretrain"}),
@@ -396,7 +415,7 @@ def test_the_settings_of_every_job_are_canonical_json_of_its_step() -> None:
         ({"models__student__arch": "cifar_resnet8_w4"},
          {"train student pretrain", "train student finetune", "train baseline train"}),
         ({"score__batch_size": 8}, {"score_shards teacher unlabeled"}),
-        ({"pack__samples_per_shard": 8}, {"pack_selection top"}),
+        ({"pack__samples_per_shard": 100}, {"pack_selection top 00000"}),
         ({"datasets__labeled__classes": DIGITS.classes}, set()),
         ({"datasets__unlabeled__num_shards": 3}, set()),
         ({"recipes__unused": {"images": 1}}, set()),

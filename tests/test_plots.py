@@ -7,9 +7,9 @@ from markupsafe import Markup
 from semisup import plots
 
 FIGURES = {
-    "class_sizes": lambda: plots.class_sizes([5, 3, 0], 5),
-    "class_sizes of no class": lambda: plots.class_sizes([], 5),
-    "class_sizes of many": lambda: plots.class_sizes(list(range(1000)), 1000),
+    "class_sizes": lambda: plots.class_sizes([5, 3, 0], [5, 5, 5]),
+    "class_sizes of no class": lambda: plots.class_sizes([], []),
+    "class_sizes of many": lambda: plots.class_sizes(list(range(1000)), [1000] * 1000),
     "class_cuts": lambda: plots.class_cuts([3.0, -2.0, None]),
     "class_cuts of empty classes": lambda: plots.class_cuts([None, None]),
     "class_cuts of many": lambda: plots.class_cuts(np.linspace(-20, 30, 1000).tolist()),

@@ -111,10 +111,10 @@ def test_deep_tiers_are_read_only_where_they_can_matter(tmp_path, monkeypatch):
     good = make_part(0, [(0, [float(100 + i)]) for i in range(20)])
     poor = make_part(1, [(0, [float(i)]) for i in range(20)])  # and the other classes are empty
     read = []
-    original = ScoreTable.read_scores
+    original = ScoreTable.read
     monkeypatch.setattr(
         ScoreTable,
-        "read_scores",
+        "read",
         lambda table, tier: read.append((table.path.name, tier)) or original(table, tier),
     )
     merge(write_parts(tmp_path, [good, poor]), Cut(np.full(NUM_CLASSES, 3)), threads=1)
@@ -141,7 +141,7 @@ def test_scores_that_are_not_finite_are_not_written(tmp_path):
 def test_scores_that_are_not_finite_are_refused_naming_the_part(tmp_path):
     paths = write_parts(tmp_path, [make_part(0, [(0, [1.0])]), make_part(1, [(0, [2.0])])])
     table = tables.read_table(paths[1], schemas.SCORES)
-    metadata = {scores.FOOTER: pq.read_metadata(paths[1]).metadata[b"tiers"].decode()}
+    metadata = {scores.TIERS_KEY: pq.read_metadata(paths[1]).metadata[b"tiers"].decode()}
     columns = {name: table[name] for name in table.column_names} | {"log_odds": [float("nan")]}
     tables.write_table(paths[1], columns, schemas.SCORES, metadata=metadata)
     with pytest.raises(DataError, match=r"part-00001\.parquet: holds scores that are not finite"):

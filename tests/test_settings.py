@@ -21,6 +21,7 @@ values = {
     float: st.floats(allow_nan=False, allow_infinity=False),
     str: text,
     list[str]: st.lists(text, max_size=3),
+    list[int] | None: st.none() | st.lists(st.integers(), max_size=3),
     list[str] | None: st.none() | st.lists(text, max_size=3),
     int | None: st.none() | st.integers(),
     Recipe: st.builds(Recipe, images=st.integers(1, 10**9), base_lr=st.floats(1e-9, 10.0)),
@@ -115,6 +116,9 @@ def test_settings_cannot_be_changed() -> None:
 def test_what_is_not_removed_is_said() -> None:
     made = Select(
         num_parts=1,
+        variant="balanced",
+        rank_by="softmax",
+        tags=None,
         images_per_class=1,
         classes_per_image=1,
         stored_classes=1,

@@ -107,7 +107,7 @@ def test_the_closest_images_and_the_copies_are_removed(run):
 
 def test_the_real_webdataset_library_reads_exactly_the_selection(run):
     selection = pd.read_parquet(run / "results/selections/top/selection.parquet")
-    shards = [str(p) for p in sorted((run / "results/shards/top/tars").glob("*.tar"))]
+    shards = [str(p) for p in sorted((run / "results/shards/top/tars").rglob("*.tar"))]
     samples = list(wds.WebDataset(shards, shardshuffle=False).decode())
     found = sorted((s["cls"], s["json"]["shard_id"], s["json"]["sample_index"]) for s in samples)
     rows = selection[["class_id", "shard_id", "sample_index"]].itertuples(index=False, name=None)
@@ -128,7 +128,7 @@ def test_packed_image_bytes_are_those_of_the_source_tar(run):
 
 
 def test_plain_tar_lists_the_shards(run):
-    path = next((run / "results/shards/top/tars").glob("*.tar"))
+    path = next((run / "results/shards/top/tars").rglob("*.tar"))
     with tarfile.open(path) as tar:
         assert {Path(name).suffix for name in tar.getnames()} >= {".cls", ".json"}
 

@@ -71,6 +71,7 @@ def select(plan: Plan, name: str, broken: Iterable[str]) -> None:
             {
                 "class_id": i,
                 "class_name": class_name,
+                "num_wanted": selection.images_per_class,
                 "num_images": num_images[i],
                 "cut_log_odds": 3.0 - num_images[i] if num_images[i] else None,
                 "cut_score": 0.5 if num_images[i] else None,

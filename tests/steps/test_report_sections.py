@@ -46,7 +46,7 @@ def test_empty_and_short_classes_ask_for_attention(outcome: Outcome) -> None:
     outcome.config["selections"]["top"]["images_per_class"] = 1000
     text = text_of(outcome.make())
     assert "top: 1 class got no image at all (class 2)." in text
-    assert "top: 2 classes got fewer than 1,000 images (class 0, class 1)." in text
+    assert "top: 2 classes got fewer images than wanted (class 0, class 1)." in text
 
 
 def test_a_student_without_baseline_asks_for_attention(outcome: Outcome) -> None:

@@ -13,6 +13,7 @@ import torch
 from conftest import Dataset, make_jpeg
 from semisup import images, models, schemas, settings, tables, transforms
 from semisup.config import Remove
+from semisup.samples import read_samples
 from semisup.steps import count_images, find_copies, pack_selection, score_shards, select
 from semisup.steps.find_duplicates import write_pairs
 from semisup.tables import DataError
@@ -56,7 +57,9 @@ class Chain:
 
     def count(self) -> dict[str, object]:
         count_images.main(
-            settings.CountImages(num_parts=len(self.manifests), classes_per_image=2),
+            settings.CountImages(
+                num_parts=len(self.manifests), num_classes=len(CLASSES), classes_per_image=2
+            ),
             self.folder / "part-00000.parquet",
             self.folder / "images-00000.parquet",
             self.manifests[0],
@@ -71,16 +74,23 @@ class Chain:
         p: int = 2,
         remove: Remove | None = None,
         fraction: float = 1.0,
+        variant: str = "balanced",
+        rank_by: str = "softmax",
+        tags: list[int] | None = None,
+        min_score: float = 0.0,
         **files: Path,
     ) -> Path:
         self.count()
         select.main(
             settings.Select(
                 num_parts=len(self.manifests),
+                variant=variant,
+                rank_by=rank_by,
+                tags=tags,
                 images_per_class=k,
                 classes_per_image=p,
                 stored_classes=2,
-                min_score=0.0,
+                min_score=min_score,
                 fraction=fraction,
                 seed=5,
                 remove=remove,
@@ -100,16 +110,31 @@ class Chain:
         )
         return self.folder / "selection.parquet"
 
-    def pack(self, samples_per_shard: int = 4) -> Path:
-        pack_selection.main(
-            settings.PackSelection(samples_per_shard=samples_per_shard, seed=1),
-            self.folder / "selection.parquet",
-            self.folder / "packed" / "tars",
-            self.folder / "packed" / "manifest-00000.json",
-            self.folder / "packed" / "samples-00000.parquet",
-            self.workers,
-        )
+    def pack(self, samples_per_shard: int = 4, shards_per_part: int = 2) -> Path:
+        """All parts of the packed selection, as if every class might hold all images."""
+        num_rows = tables.count_rows(self.folder / "selection.parquet")
+        num_parts = -(-(num_rows + 1) // (samples_per_shard * shards_per_part))
+        for part in range(num_parts):
+            pack_selection.main(
+                settings.PackSelection(
+                    part=part,
+                    num_parts=num_parts,
+                    first_shard=part * shards_per_part,
+                    num_shards=shards_per_part,
+                    samples_per_shard=samples_per_shard,
+                    seed=1,
+                ),
+                self.folder / "selection.parquet",
+                self.folder / "packed" / "tars" / f"{part:05d}",
+                self.folder / "packed" / f"manifest-{part:05d}.json",
+                self.folder / "packed" / f"samples-{part:05d}.parquet",
+                self.workers,
+            )
         return self.folder / "packed"
+
+    def packed_shards(self) -> list[dict[str, Any]]:
+        manifests = sorted((self.folder / "packed").glob("manifest-*"))
+        return [shard for path in manifests for shard in json.loads(path.read_text())["shards"]]
 
 
 @pytest.fixture
@@ -154,11 +179,11 @@ def test_selection_and_tars_do_not_depend_on_parts_or_workers(
     for name, size, num_workers in (("a", 2, 0), ("b", shards_per_part, workers)):
         manifests = make_dataset(SHARDS, None, "data", shards_per_part=size)
         run = Chain(tmp_path / name, manifests, teacher, num_workers)
-        packed = run.select().parent / "packed"
-        run.pack()
-        tars = sorted((packed / "tars").iterdir())
-        samples = packed / "samples-00000.parquet"
-        runs.append([digest(p) for p in (run.folder / "selection.parquet", samples, *tars)])
+        selection = run.select()
+        packed = run.pack(shards_per_part=shards_per_part)
+        samples = read_samples(sorted(packed.glob("manifest-*"))).table
+        tars = sorted((packed / "tars").rglob("*.tar"))
+        runs.append([digest(selection), samples, *map(digest, tars)])
     assert runs[0] == runs[1]
 
 
@@ -278,6 +303,76 @@ def test_a_fraction_of_u_is_part_of_a_larger_one_and_is_counted(chain: Chain) ->
     assert found[0] < found[1] < found[2]
 
 
+def stored(chain: Chain) -> pd.DataFrame:
+    """All scores of the chain with the logsumexp of their image."""
+    read = pd.read_parquet
+    scores = pd.concat(read(path) for path in sorted(chain.folder.glob("part-*.parquet")))
+    images = pd.concat(read(path) for path in sorted(chain.folder.glob("images-*.parquet")))
+    return scores.merge(images, on=["shard_id", "sample_index"])
+
+
+def test_zipf_takes_more_of_the_classes_that_are_best_of_more_images(chain: Chain) -> None:
+    rows = pd.read_parquet(chain.select(k=4, p=2, variant="zipf"))
+    summary = json.loads((chain.folder / "summary.json").read_text())
+    wanted = [entry["num_wanted"] for entry in summary["classes"]]
+    scores = stored(chain)
+    num_best = [((scores.class_id == c) & (scores.prediction_rank == 1)).sum() for c in range(3)]
+    by_frequency = sorted(range(3), key=lambda c: -num_best[c])
+    # 12 x 1, 1/2, 1/3 over their sum are 6.5, 3.3, 2.2: the one left over goes to the first.
+    assert [wanted[c] for c in by_frequency] == [7, 3, 2]
+    supply = scores.groupby("class_id").size()
+    assert rows.groupby("class_id").size().to_dict() == {
+        c: min(wanted[c], supply[c]) for c in supply.index
+    }
+
+
+def test_ranked_by_logit_the_largest_logits_are_chosen_with_their_scores(chain: Chain) -> None:
+    rows = pd.read_parquet(chain.select(k=3, rank_by="logit"))
+    scores = stored(chain)
+    scores["logit"] = -np.logaddexp(0, -scores.log_odds.astype(float)) + scores.logsumexp
+    order = ["class_id", "logit", "shard_id", "sample_index"]
+    scores = scores.sort_values(order, ascending=[True, False, True, True])
+    best = scores.groupby("class_id").head(3).reset_index(drop=True)
+    names = ["class_id", "shard_id", "sample_index", "log_odds", "prediction_rank"]
+    pd.testing.assert_frame_equal(rows[names], best[names])
+    by_softmax = pd.read_parquet(chain.select(k=3))
+    assert not rows[names].equals(by_softmax[names])
+
+
+def test_ranked_by_logit_min_score_is_still_a_probability(chain: Chain) -> None:
+    scores = 1 / (1 + np.exp(-stored(chain).log_odds.astype(float)))
+    least = float(scores.median())
+    rows = pd.read_parquet(chain.select(k=100, rank_by="logit", min_score=least))
+    assert len(rows) == (scores.astype(np.float32) >= np.float32(least)).sum()
+
+
+def test_random_chooses_images_by_their_label_whatever_their_score(
+    tmp_path: Path, make_dataset: Dataset, teacher: Path
+) -> None:
+    shards = [
+        [
+            (f"s{s}-{i}", {"jpg": make_jpeg(100 * s + i), "cls": str(i % 2).encode()})
+            for i in range(10)
+        ]
+        for s in range(2)
+    ]
+    shards[1].append(("broken", {"jpg": make_jpeg(1)[:-40], "cls": b"1"}))
+    chain = Chain(tmp_path / "run", make_dataset(shards, 2, shards_per_part=1), teacher)
+    rows = pd.read_parquet(chain.select(k=4, variant="random", tags=[2, 0]))
+    summary = json.loads((chain.folder / "summary.json").read_text())
+    assert [entry["num_images"] for entry in summary["classes"]] == [4, 0, 4]
+    assert (rows.class_id == np.where(rows.sample_index % 2, 0, 2)).all()
+    everything = pd.read_parquet(chain.select(k=99, variant="random", tags=[2, 0]))
+    assert "broken" not in set(everything.key)
+    assert len(everything) == 20
+    first = everything[everything.class_rank <= 4].reset_index(drop=True)
+    assert first.key.tolist() == rows.key.tolist()
+    scores = stored(chain).set_index(["class_id", "shard_id", "sample_index"]).log_odds
+    wanted = scores.reindex(pd.MultiIndex.from_frame(everything[scores.index.names]))
+    assert 0 < wanted.isna().sum() < 20
+    np.testing.assert_array_equal(everything.log_odds.to_numpy(), wanted.to_numpy())
+
+
 def test_copies_within_u_are_selected_once(chain: Chain) -> None:
     copies = chain.folder / "copies.parquet"
     num_parts = len(chain.manifests)
@@ -329,17 +424,33 @@ def test_a_source_image_that_changed_since_it_was_indexed_is_not_packed(chain: C
     )
     with pytest.raises(DataError, match="is not the one that was indexed"):
         chain.pack()
-    assert not (chain.folder / "packed" / "tars").exists()
+    assert list((chain.folder / "packed" / "tars").iterdir()) == []
     assert list(chain.folder.rglob("*.tmp")) == []
 
 
 def test_packed_shards_have_the_configured_size_and_deterministic_order(chain: Chain) -> None:
     rows = len(pd.read_parquet(chain.select(k=5)))
     packed = chain.pack(samples_per_shard=4)
-    manifest = json.loads((packed / "manifest-00000.json").read_text())
-    assert [s["num_samples"] for s in manifest["shards"]] == [4] * (rows // 4) + [rows % 4] * (
-        rows % 4 > 0
-    )
-    first = digest(packed / "tars" / "00000.tar")
+    sizes = [shard["num_samples"] for shard in chain.packed_shards()]
+    assert sizes == [4] * (rows // 4) + [rows % 4] * (rows % 4 > 0)
+    first = digest(packed / "tars" / "00000" / "000000.tar")
     chain.pack(samples_per_shard=4)
-    assert digest(packed / "tars" / "00000.tar") == first
+    assert digest(packed / "tars" / "00000" / "000000.tar") == first
+
+
+def test_the_manifest_of_a_part_says_what_its_tars_are(chain: Chain) -> None:
+    chain.select(k=5)
+    chain.pack()
+    for number, shard in enumerate(chain.packed_shards()):
+        path = Path(shard["path"])
+        assert path.name == f"{number:06d}.tar"
+        assert (shard["shard_id"], shard["size_bytes"]) == (number, path.stat().st_size)
+        assert shard["sha256"] == digest(path)
+
+
+def test_tars_of_a_former_larger_selection_do_not_stay(chain: Chain) -> None:
+    chain.select(k=20)
+    chain.pack()
+    chain.select(k=1)
+    packed = chain.pack()
+    assert [path.name for path in (packed / "tars").iterdir()] == ["00000"]

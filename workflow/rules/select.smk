@@ -49,19 +49,19 @@ rule select:
 
 
 # Needs: the selection and the tars it was chosen from.
-# Makes: its shards, a sample for each class an image was selected for, and their index.
+# Makes: one part of its shards, a sample for each class an image was selected for, and their index.
 rule pack_selection:
     input:
         summary="<results>/selections/{selection}/summary.json",
         selection=ancient("<results>/selections/{selection}/selection.parquet"),
     output:
-        tars=directory("<results>/shards/{selection}/tars"),
-        manifest="<results>/shards/{selection}/manifest-00000.json",
-        samples="<results>/shards/{selection}/samples-00000.parquet",
+        tars=directory("<results>/shards/{selection}/tars/{part}"),
+        manifest="<results>/shards/{selection}/manifest-{part}.json",
+        samples="<results>/shards/{selection}/samples-{part}.parquet",
     log:
-        "<results>/logs/pack_selection/{selection}.log",
+        "<results>/logs/pack_selection/{selection}-{part}.log",
     benchmark:
-        "<results>/benchmarks/pack_selection/{selection}.tsv"
+        "<results>/benchmarks/pack_selection/{selection}-{part}.tsv"
     conda:
         "../../envs/semisup.yaml"
     threads: 8

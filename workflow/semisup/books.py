@@ -123,6 +123,7 @@ def selection_books(
         losses.append(Row("outside the fraction of U", summary["num_not_drawn"], "loss"))
     num_candidates, num_distinct = summary["num_candidates"], summary["num_distinct"]
     sizes = [entry["num_images"] for entry in summary["classes"]]
+    wanted = [entry["num_wanted"] for entry in summary["classes"]]
     scored, candidates = Term("scored", num_scored), Term("candidates", num_candidates)
     selected, rows = Term("selected images", num_distinct), Term("rows", summary["num_rows"])
     return Ledger(
@@ -159,10 +160,15 @@ def selection_books(
             equal("the table holds the images", selected, Term("in it", counts.num_distinct)),
             equal("the table holds the rows", rows, Term("in it", counts.num_rows)),
             equal("the classes hold the rows", rows, Term("in them", sum(sizes))),
+            equal(
+                "the classes share K times their number",
+                Term("wanted", sum(wanted)),
+                _times(images_per_class, len(wanted)),
+            ),
             at_most(
-                "no class has more than images_per_class",
-                Term("in the fullest", max(sizes, default=0)),
-                Term("allowed", images_per_class),
+                "no class has more than its share",
+                Term("beyond it", sum(max(n - k, 0) for n, k in zip(sizes, wanted, strict=True))),
+                Term("allowed", 0),
             ),
             at_most(
                 "no image serves more than classes_per_image",
@@ -180,12 +186,13 @@ def _removed_row(counts: SelectionCounts, reason: str) -> Row:
     return Row(name, counts.removed[reason] - unscored, "loss", note)
 
 
-def packing_books(summary: Summary, packed: Manifest, num_table_rows: int) -> Ledger:
+def packing_books(summary: Summary, packed: Sequence[Manifest], num_table_rows: int) -> Ledger:
     """From the rows of the selection to the samples in its shards."""
     rows = Term("selected rows", summary["num_rows"])
-    num_samples, num_shards = count_samples([packed]), len(packed["shards"])
+    num_samples = count_samples(packed)
+    num_shards = sum(len(manifest["shards"]) for manifest in packed)
     note = "in 1 shard" if num_shards == 1 else f"in {num_shards:,} shards"
-    readable = packed["statuses"].get(tars.OK, 0)
+    readable = add_statuses(packed)[tars.OK]
     return Ledger(
         [Row("packed samples", num_samples, "use", note)],
         [

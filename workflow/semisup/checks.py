@@ -163,6 +163,11 @@ def _check_meaning(config: Config) -> Iterator[str]:
             yield problem("evaluate.on", name, "has labels: false", remedy)
         if times > 1:
             yield problem("evaluate.on", name, "stands twice", "remove one")
+    for name, selection in config.selections.items():
+        if selection.variant == "random" and not config.datasets[selection.unlabeled].labels:
+            what = f"needs labels, but datasets.{selection.unlabeled}.labels is not true"
+            remedy = "set it, or choose another variant"
+            yield problem(f"selections.{name}.variant", selection.variant, what, remedy)
     for name, recipe in config.recipes.items():
         if recipe.warmup_images > recipe.images:
             what = f"is more than all {recipe.images} images of the recipe"

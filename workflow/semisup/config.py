@@ -168,6 +168,18 @@ class Selection(Section):
         description="P: classes an image may be selected for, its best ones. At most, and by default, "
         "`score.classes_per_image`.",
     )
+    variant: Literal["balanced", "zipf", "random"] = Field(
+        "balanced",
+        description="balanced: K images for every class. zipf: as many in all, but K of a class is a "
+        "share of 1/r, r its place among the classes by the images of U it is the best class of "
+        "(the paper's unbalanced-ranked). random: K images by chance among those labelled with the "
+        "class (hashtags); U needs `labels: true`.",
+    )
+    rank_by: Literal["softmax", "logit"] = Field(
+        "softmax",
+        description="What ranks the images of a class: the softmax probability (as log-odds, which "
+        "resolve it near 1), or the raw logit (stored to 1/4096).",
+    )
     min_score: float = Field(
         0.0, ge=0, lt=1, description="Softmax probability an image must reach for its class."
     )
@@ -178,6 +190,14 @@ class Selection(Section):
         description="Share of U to select from, its images drawn at random by `seed`. Nested: a "
         "smaller fraction is part of a larger one.",
     )
+
+    @model_validator(mode="after")
+    def _random(self) -> "Selection":
+        ranking = {"classes_per_image", "rank_by", "min_score"} & self.model_fields_set
+        if self.variant == "random" and ranking:
+            name = min(ranking)
+            raise ValueError(f"{name} is about scores, variant random chooses by chance: remove it")
+        return self
 
 
 class Recipe(Section):
@@ -274,6 +294,9 @@ class Pack(Section):
     """How a selection is written as WebDataset shards."""
 
     samples_per_shard: int = Field(10_000, ge=1, description="Samples in each tar but the last.")
+    shards_per_part: int = Field(
+        16, ge=1, description="Tars that one job writes; more where there would be over 256 jobs."
+    )
 
 
 class Config(Section):

@@ -26,17 +26,21 @@ class Manifest(TypedDict):
 
 
 class ImageCounts(TypedDict):
-    """images.json, written by count_images."""
+    """images.json, written by count_images. ``num_best``: images each class is the best of."""
 
     num_samples: int
     statuses: dict[str, int]
     num_scored: int
     num_score_rows: NotRequired[int]
+    num_best: NotRequired[list[int]]
 
 
 class ClassSummary(TypedDict):
+    """``num_wanted``: K of the class."""
+
     class_id: int
     class_name: str
+    num_wanted: int
     num_images: int
     cut_log_odds: float | None
     cut_score: float | None

@@ -17,6 +17,8 @@ from semisup.stages import (
     trainings,
 )
 
+MAX_PACKED_PARTS = 256
+
 
 class Wildcards(Protocol):
     """Snakemake's wildcards: an attribute per wildcard of the rule."""
@@ -46,13 +48,11 @@ class Plan:
         return name not in self.unlabeled if labels is None else labels
 
     def manifests(self, name: str) -> list[str]:
-        """Manifests of all parts of a dataset, or the one of a packed selection."""
-        if name in self.config.selections:
-            return [f"{self.results}/shards/{name}/manifest-00000.json"]
-        return [
-            f"{self.results}/datasets/{name}/manifest-{part:05d}.json"
-            for part in range(len(self.parts(name)))
-        ]
+        """Manifests of all parts of a dataset or a packed selection."""
+        packed = name in self.config.selections
+        folder = f"{self.results}/{'shards' if packed else 'datasets'}/{name}"
+        parts = self.packed_parts(name) if packed else self.parts(name)
+        return [f"{folder}/manifest-{part:05d}.json" for part in range(len(parts))]
 
     def samples(self, name: str) -> list[str]:
         """The samples tables that stand beside the manifests."""
@@ -240,6 +240,16 @@ class Plan:
     def stored_classes(self, teacher: str) -> int:
         return stored_classes(self.config, teacher)
 
+    def _teacher_classes(self, teacher: str) -> list[str]:
+        return self.stage_classes(teacher, self.stages(teacher)[-1])
+
+    def tags(self, selection: str) -> list[int]:
+        """For each label of the selection's U the class of its teacher with this name; -1: none."""
+        chosen = self.config.selections[selection]
+        names = datasets.dataset_classes(self.config.datasets[chosen.unlabeled])
+        theirs = {name: i for i, name in enumerate(self._teacher_classes(chosen.teacher))}
+        return [theirs.get(name, -1) for name in names]
+
     def score_shards(self, wildcards: Wildcards) -> str:
         return settings.ScoreShards(
             classes_per_image=self.stored_classes(wildcards.teacher),
@@ -256,6 +266,7 @@ class Plan:
     def count_images(self, wildcards: Wildcards) -> str:
         return settings.CountImages(
             num_parts=self._num_parts(wildcards),
+            num_classes=len(self._teacher_classes(wildcards.teacher)),
             classes_per_image=self.stored_classes(wildcards.teacher),
         ).canonical()
 
@@ -304,18 +315,34 @@ class Plan:
         selection, duplicates = self._selection(wildcards), self.config.duplicates
         return settings.Select(
             num_parts=len(self.parts(selection.unlabeled)),
+            variant=selection.variant,
+            rank_by=selection.rank_by,
+            tags=self.tags(wildcards.selection) if selection.variant == "random" else None,
             images_per_class=selection.images_per_class,
             classes_per_image=selection.classes_per_image or self.stored_classes(selection.teacher),
             stored_classes=self.stored_classes(selection.teacher),
             min_score=selection.min_score,
             fraction=selection.fraction,
-            # The seed draws the fraction and nothing else: all of U is the same for every seed.
-            seed=self.config.seed if selection.fraction < 1 else 0,
+            # Of what is not drawn, every seed selects the same.
+            seed=self.config.seed if selection.fraction < 1 or selection.variant == "random" else 0,
             remove=duplicates.remove if duplicates else None,
         ).canonical()
 
+    def packed_parts(self, name: str) -> list[range]:
+        """The shards of each part of a packed selection, if every class were full."""
+        selection, pack = self.config.selections[name], self.config.pack
+        most = selection.images_per_class * len(self._teacher_classes(selection.teacher))
+        num_shards = -(-most // pack.samples_per_shard)
+        per_part = max(pack.shards_per_part, -(-num_shards // MAX_PACKED_PARTS))
+        return datasets.list_parts(num_shards, per_part)
+
     def pack_selection(self, wildcards: Wildcards) -> str:
+        parts, part = self.packed_parts(wildcards.selection), int(wildcards.part)
         return settings.PackSelection(
+            part=part,
+            num_parts=len(parts),
+            first_shard=parts[part].start,
+            num_shards=len(parts[part]),
             samples_per_shard=self.config.pack.samples_per_shard,
             seed=self.config.seed,
         ).canonical()

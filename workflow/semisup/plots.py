@@ -72,16 +72,17 @@ def _count_axis(axis: matplotlib.axis.Axis) -> None:
     axis.set_major_formatter(EngFormatter(sep=""))
 
 
-def class_sizes(num_images: Sequence[int], images_per_class: int) -> Markup:
+def class_sizes(num_images: Sequence[int], num_wanted: Sequence[int]) -> Markup:
     """Selected images of each class, fullest first, against the number asked for."""
-    ordered = sorted(num_images, reverse=True)
+    order = sorted(range(len(num_images)), key=lambda i: (-num_images[i], -num_wanted[i]))
     with _figure(420, 190) as figure:
         axes = figure.add_subplot()
-        _bars(axes, ordered)
-        axes.axhline(images_per_class, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-        axes.set_ylim(0, max(images_per_class, 1) * 1.12)
+        _bars(axes, [num_images[i] for i in order])
+        axes.stairs([num_wanted[i] for i in order], np.arange(len(order) + 1) - 0.5, color=INK,
+                    linewidth=0.9, linestyle=(0, (4, 3)))  # fmt: skip
+        axes.set_ylim(0, max(num_wanted, default=1) * 1.12)
         axes.set_title("images selected, by class")
-        axes.set_xlabel(f"{len(ordered):,} classes, fullest first; dashed: images_per_class")
+        axes.set_xlabel(f"{len(order):,} classes, fullest first; dashed: wanted")
         axes.set_xticks([])
         _count_axis(axes.yaxis)
         return _svg(figure, "Images selected of each class, fullest first")

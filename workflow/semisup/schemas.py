@@ -158,12 +158,20 @@ SELECTION = pa.schema(
         ),
         _field("class_name", pa.string(), "its name"),
         _field("class_rank", pa.int32(), "1 = the best image of the class", encoding="delta"),
-        _field("score", pa.float32(), "softmax probability of the class", encoding="split"),
-        _field("log_odds", pa.float32(), "what ranks: log(p / (1 - p))", encoding="split"),
+        _field(
+            "score",
+            pa.float32(),
+            "softmax probability of the class; with log_odds and prediction_rank null where an "
+            "image chosen at random has the class not among its P best",
+            nullable=True,
+            encoding="split",
+        ),
+        _field("log_odds", pa.float32(), "log(p / (1 - p))", nullable=True, encoding="split"),
         _field(
             "prediction_rank",
             pa.int8(),
             "1 = the image's best class, up to P",
+            nullable=True,
             encoding="dictionary",
         ),
         *IDENTITY,

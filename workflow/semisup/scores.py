@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -31,8 +31,9 @@ from semisup.tables import DataError
 
 ROW_GROUP = 524_288
 NO_END = np.iinfo(np.int64).max
-FOOTER = "tiers"
-"""Its key in the footer: rows of each tier, and the ranks it covers."""
+TIERS_KEY, BEST_KEY = "tiers", "num_best"
+"""In the footer: rows of each tier, and the ranks it covers; of how many images each class is the
+best."""
 
 AHEAD = 4
 
@@ -65,12 +66,30 @@ def write_scores(path: Path, rows: Ranked) -> None:
         min(ROW_GROUP, tier - start) for tier in tier_lengths for start in range(0, tier, ROW_GROUP)
     ]
     tiers = list(zip(tier_lengths, np.diff([0, *TIERS, NO_END]).tolist(), strict=True))
-    tables.write_table(path, columns, schemas.SCORES, lengths, {FOOTER: json.dumps(tiers)})
+    num_best = np.bincount(rows.class_id[rows.prediction_rank == 1]).tolist()
+    footer = {TIERS_KEY: json.dumps(tiers), BEST_KEY: json.dumps(num_best)}
+    tables.write_table(path, columns, schemas.SCORES, lengths, footer)
 
 
 class Tier(NamedTuple):
     row_groups: list[int]
     size: int  # ranks it covers: a class with fewer rows ends in it
+
+
+class Rows(NamedTuple):
+    """Rows sorted by class; ``take`` reads the rest of some of them."""
+
+    class_id: np.ndarray
+    log_odds: np.ndarray
+    take: Callable[[np.ndarray], Ranked]
+
+
+class Part(Protocol):
+    """What a merge reads: rows of one part of U, the best of each class in the first tier."""
+
+    tiers: list[Tier]
+
+    def read(self, tier: int) -> Rows: ...
 
 
 class ScoreTable:
@@ -83,15 +102,8 @@ class ScoreTable:
         self.tiers = list(self._tiers())
 
     def _tiers(self) -> Iterator[Tier]:
-        try:
-            tiers = json.loads(self.metadata.metadata[FOOTER.encode()])
-        except KeyError:
-            raise DataError(
-                f"{self.path}: scores without tiers, not written by this pipeline. "
-                "Delete it and run again."
-            ) from None
         first = 0
-        for length, size in tiers:
+        for length, size in self._footer(TIERS_KEY):
             last = first
             while length > 0:
                 length -= self.metadata.row_group(last).num_rows
@@ -99,25 +111,36 @@ class ScoreTable:
             yield Tier(list(range(first, last)), size)
             first = last
 
-    def read_scores(self, tier: int) -> tuple[np.ndarray, np.ndarray]:
-        """class_id and log_odds of a tier. Raises DataError when a score is not finite."""
-        table = self._read(tier, ["class_id", "log_odds"])
+    def num_best(self) -> np.ndarray:
+        """Of how many images each class is the best; the last classes may be missing."""
+        return np.array(self._footer(BEST_KEY), np.int64)
+
+    def _footer(self, key: str) -> Any:
+        try:
+            return json.loads(self.metadata.metadata[key.encode()])
+        except KeyError:
+            raise DataError(
+                f"{self.path}: scores without {key} in the footer, not written by this pipeline. "
+                "Delete it and run again."
+            ) from None
+
+    def read(self, tier: int) -> Rows:
+        """A tier. Raises DataError when a score is not finite."""
+        table = self.read_columns(tier, ["class_id", "log_odds"])
         class_id, log_odds = table["class_id"].to_numpy(), table["log_odds"].to_numpy()
         if not np.isfinite(log_odds).all():
             raise DataError(
                 f"{self.path}: holds scores that are not finite. Delete it and run again."
             )
-        return class_id, log_odds
 
-    def read_rows(
-        self, tier: int, rows: np.ndarray, class_id: np.ndarray, log_odds: np.ndarray
-    ) -> Ranked:
-        """Some rows of a tier, whose scores are at hand."""
-        rest = self._read(tier, ["shard_id", "sample_index", "prediction_rank"])
-        ranks = rest["prediction_rank"].to_numpy()
-        return Ranked(class_id[rows], log_odds[rows], tables.identity(rest, rows=rows), ranks[rows])
+        def take(rows: np.ndarray) -> Ranked:
+            rest = self.read_columns(tier, ["shard_id", "sample_index", "prediction_rank"])
+            ranks = rest["prediction_rank"].to_numpy()[rows]
+            return Ranked(class_id[rows], log_odds[rows], tables.identity(rest, rows=rows), ranks)
 
-    def _read(self, tier: int, columns: list[str]) -> pa.Table:
+        return Rows(class_id, log_odds, take)
+
+    def read_columns(self, tier: int, columns: list[str]) -> pa.Table:
         try:
             with pq.ParquetFile(self.path, metadata=self.metadata) as file:
                 return file.read_row_groups(self.tiers[tier].row_groups, columns, use_threads=False)
@@ -125,12 +148,15 @@ class ScoreTable:
             raise tables.unreadable(self.path, error) from error
 
 
+OpenPart = Callable[[Path], Part]
+
+
 def merge(
     paths: list[Path],
     cut: Cut,
     allowed: Allowed | None = None,
     threads: int = 2,
-    open_part: Callable[[Path], ScoreTable] = ScoreTable,
+    open_part: OpenPart = ScoreTable,
 ) -> Ranked:
     """The best rows of each class over all parts, in rank order.
 
@@ -150,20 +176,17 @@ def merge(
     return gathered.ranked()
 
 
-def _find(
-    cut: Cut, parts: list[ScoreTable], allowed: Allowed | None, pool: ThreadPoolExecutor
-) -> None:
+def _find(cut: Cut, parts: list[Part], allowed: Allowed | None, pool: ThreadPoolExecutor) -> None:
     """Offer ``cut`` all rows that matter, a tier of all parts after the other."""
     reach = [np.full(len(cut.floor), np.inf, np.float32) for _ in parts]
 
     def read(number: int, tier: int) -> tuple[np.ndarray, np.ndarray]:
-        part = parts[number]
-        class_id, log_odds = part.read_scores(tier)
-        size = part.tiers[tier].size
+        class_id, log_odds, take = parts[number].read(tier)
+        size = parts[number].tiers[tier].size
         reach[number] = next_at_most(class_id, log_odds, size, len(cut.floor))
         rows = np.flatnonzero(log_odds >= cut.floor[class_id])
         if allowed:
-            rows = rows[allowed(part.read_rows(tier, rows, class_id, log_odds))]
+            rows = rows[allowed(take(rows))]
         return class_id[rows], log_odds[rows]
 
     for tier in range(max((len(part.tiers) for part in parts), default=0)):
@@ -173,24 +196,26 @@ def _find(
         cut.settle()
 
 
-def _gather(part: ScoreTable, floor: np.ndarray, allowed: Allowed | None) -> list[Ranked]:
+def _gather(part: Part, floor: np.ndarray, allowed: Allowed | None) -> list[Ranked]:
     """The rows of a part not below the floor of their class, tier by tier."""
     blocks = []
     for tier, (_, size) in enumerate(part.tiers):
-        class_id, log_odds = part.read_scores(tier)
+        class_id, log_odds, take = part.read(tier)
         rows = np.flatnonzero(log_odds >= floor[class_id])
         if len(rows):
-            block = part.read_rows(tier, rows, class_id, log_odds)
+            block = take(rows)
             blocks.append(block.take(np.flatnonzero(allowed(block))) if allowed else block)
         if not np.any(next_at_most(class_id, log_odds, size, len(floor)) >= floor):
             break
     return blocks
 
 
-def rows_not_below(paths: list[Path], floor: np.ndarray, threads: int = 2) -> Iterator[Ranked]:
+def rows_not_below(
+    paths: list[Path], floor: np.ndarray, threads: int = 2, open_part: OpenPart = ScoreTable
+) -> Iterator[Ranked]:
     """All rows not below the floor of their class, reading no tier without need."""
     with ThreadPoolExecutor(threads) as pool:
-        parts = _ahead(pool, ScoreTable, paths)
+        parts = _ahead(pool, open_part, paths)
         for blocks in _ahead(pool, partial(_gather, floor=floor, allowed=None), parts):
             yield from blocks
 

@@ -237,15 +237,36 @@ def lowest_log_odds(min_score: float) -> float:
     return float(_from_ascending(np.array(low)))
 
 
+def class_sizes(variant: str, images_per_class: int, num_best: np.ndarray) -> np.ndarray:
+    """K of each class, int64: the same, or by Zipf's law with the same sum.
+
+    ``zipf``: a share of 1/r for the class that is r-th by ``num_best``, the number of images whose
+    best class it is (the paper's unbalanced-ranked variant), as hashtags are distributed.
+    """
+    num_classes = len(num_best)
+    sizes = np.full(num_classes, images_per_class, np.int64)
+    if variant == "zipf":
+        shares = 1 / np.arange(1, num_classes + 1)
+        shares *= sizes.sum() / shares.sum()
+        whole = np.floor(shares).astype(np.int64)
+        missing = sizes.sum() - whole.sum()  # go to the largest remainders
+        whole[np.argsort(whole - shares, kind="stable")[:missing]] += 1
+        sizes[np.argsort(-num_best, kind="stable")] = whole
+    return sizes
+
+
 def drawn(identities: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Which images belong to a random share of U, each by its identity and the seed alone."""
-    # The finaliser of SplitMix64 (Steele et al., 2014) makes identities uniform 64-bit numbers.
-    offset = (seed + 1) * 0x9E3779B97F4A7C15 % 2**64
-    mixed = identities.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(offset)
+    return random_bits(identities, seed) >> np.uint64(11) < np.uint64(fraction * 2**53)
+
+
+def random_bits(identities: np.ndarray, *stream: int) -> np.ndarray:
+    """64 uniform bits for each identity, by the finaliser of SplitMix64 (Steele et al., 2014)."""
+    start = np.random.SeedSequence(stream).generate_state(1, np.uint64)
+    mixed = identities.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + start
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    mixed ^= mixed >> np.uint64(31)
-    return mixed >> np.uint64(11) < np.uint64(fraction * 2**53)
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def contains(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -93,21 +93,27 @@ class FindCopies(Settings):
 
 
 class ScoreShards(Settings):
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     classes_per_image: int
     batch_size: int
     precision: str
 
 
 class CountImages(Settings):
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     num_parts: int
+    num_classes: int
     classes_per_image: int
 
 
 class Select(Settings):
-    version: Literal[2] = 2
+    """``tags``: for variant random, the class each label of U means, or -1."""
+
+    version: Literal[3] = 3
     num_parts: int
+    variant: str
+    rank_by: str
+    tags: list[int] | None
     images_per_class: int
     classes_per_image: int
     stored_classes: int
@@ -118,7 +124,13 @@ class Select(Settings):
 
 
 class PackSelection(Settings):
-    version: Literal[1] = 1
+    """One part: ``num_shards`` shards of the shuffled selection from ``first_shard``, or fewer."""
+
+    version: Literal[2] = 2
+    part: int
+    num_parts: int
+    first_shard: int
+    num_shards: int
     samples_per_shard: int
     seed: int
 

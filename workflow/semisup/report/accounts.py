@@ -114,9 +114,10 @@ def account_for_selection(
     ledger = books.selection_books(
         summary, counts, scored, selection.images_per_class, selection.classes_per_image or stored
     )
-    packed: Manifest = read_manifests(plan, name)[0]
-    ledger += books.packing_books(summary, packed, count_rows(Path(plan.samples(name)[0])))
-    ledger += account_for_trainings(plan, name, books.count_samples([packed]), processed)
+    packed = read_manifests(plan, name)
+    num_indexed = sum(count_rows(Path(path)) for path in plan.samples(name))
+    ledger += books.packing_books(summary, packed, num_indexed)
+    ledger += account_for_trainings(plan, name, books.count_samples(packed), processed)
     prove(f"selection {name}", ledger.equations)
     whole = scoring.ledger + ledger
     return Account(name, whole, max(scoring.scale, summary["num_rows"]))

@@ -100,10 +100,7 @@ def _short_classes(view: SelectionView) -> Iterator[str]:
             f"({_names(unsure)}). Lower images_per_class, or give a min_score."
         )
     if short:
-        yield (
-            f"{view.name}: {_classes(short)} got fewer than {view.images_per_class:,} images "
-            f"({_names(short)})."
-        )
+        yield (f"{view.name}: {_classes(short)} got fewer images than wanted ({_names(short)}).")
 
 
 def _classes(names: list[str]) -> str:

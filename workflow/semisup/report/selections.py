@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
-from semisup import datasets, plots, schemas, tables
+from semisup import plots, schemas, tables
 from semisup.ledger import ClassSummary, Summary
 from semisup.plan import Plan
 from semisup.report import precision
@@ -29,10 +29,10 @@ class Chosen(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """A selected image. ``truth``: its true class where known, and whether that is right."""
+    """A selected image; ``score``: None without one. ``truth``: its true class where known, and whether that is right."""
 
     picture: Picture
-    score: float
+    score: float | None
     rank: int
     key: str
     truth: str
@@ -49,6 +49,8 @@ class SelectionView(NamedTuple):
     name: str
     teacher: str
     unlabeled: str
+    variant: str
+    rank_by: str
     images_per_class: int
     classes_per_image: int
     min_score: float
@@ -62,7 +64,7 @@ class SelectionView(NamedTuple):
     @property
     def short(self) -> list[ClassSummary]:
         """Classes with fewer images than asked for, the empty ones among them."""
-        return [c for c in self.summary["classes"] if c["num_images"] < self.images_per_class]
+        return [c for c in self.summary["classes"] if c["num_images"] < c["num_wanted"]]
 
 
 def read_chosen(plan: Plan, name: str) -> Chosen:
@@ -86,12 +88,15 @@ def view_selection(
         name=name,
         teacher=selection.teacher,
         unlabeled=selection.unlabeled,
+        variant=selection.variant,
+        rank_by=selection.rank_by,
         images_per_class=selection.images_per_class,
         classes_per_image=selection.classes_per_image or plan.stored_classes(selection.teacher),
         min_score=selection.min_score,
         summary=summary,
         sizes=plots.class_sizes(
-            [c["num_images"] for c in summary["classes"]], selection.images_per_class
+            [c["num_images"] for c in summary["classes"]],
+            [c["num_wanted"] for c in summary["classes"]],
         ),
         cuts=plots.class_cuts([c["cut_log_odds"] for c in summary["classes"]]),
         tiles=_tiles(plan, name, summary, chosen, labels, max_classes),
@@ -112,10 +117,7 @@ def _precision_figure(measured: Precision) -> Markup:
 def read_labels(plan: Plan, name: str, chosen: Chosen) -> np.ndarray:
     """The true class of each row as an id of the teacher's classes; -1 is none of them."""
     unlabeled = plan.config.selections[name].unlabeled
-    own = datasets.dataset_classes(plan.config.datasets[unlabeled])
-    teacher = plan.config.selections[name].teacher
-    theirs = {c: i for i, c in enumerate(plan.stage_classes(teacher, plan.stages(teacher)[-1]))}
-    translate = np.array([theirs.get(c, -1) for c in own] + [-1], np.int32)
+    translate = np.array([*plan.tags(name), -1], np.int32)
     labels = np.full(len(chosen.identities), -1, np.int32)
     order = np.argsort(chosen.identities, kind="stable")
     ordered = chosen.identities[order]
@@ -169,7 +171,7 @@ def _tiles(
         truth = int(labels[row]) if labels is not None else -1
         return Tile(
             picture=pictures[int(chosen.identities[row])],
-            score=float(details[row]["score"]),
+            score=details[row]["score"],
             rank=int(details[row]["class_rank"]),
             key=str(details[row]["key"]),
             truth=(classes[truth] if truth >= 0 else "no class") if known else "",

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from semisup import schemas, settings, tables, tars
 from semisup.samples import read_samples
+from semisup.scores import ScoreTable
 from semisup.steps import run
 from semisup.tables import DataError
 
@@ -32,6 +33,7 @@ def main(
     """
     statuses: Counter[str] = Counter()
     failed, num_score_rows = [], 0
+    num_best = np.zeros(settings.num_classes, np.int64)
     scores_paths = tables.part_paths(first_scores, settings.num_parts)
     images_paths = tables.part_paths(first_images, settings.num_parts)
     manifest_paths = tables.part_paths(first_manifest, settings.num_parts)
@@ -49,6 +51,8 @@ def main(
                 f"{scores_path}: up to here {num_score_rows} scores for {statuses[tars.OK]} images "
                 f"of {settings.classes_per_image} classes each. Delete this file and run again."
             )
+        best = ScoreTable(scores_path).num_best()
+        num_best[: len(best)] += best
         failed.append(_failures(images, manifest_path, np.asarray(pc.not_equal(status, tars.OK))))
     num_samples = sum(statuses.values())
     tables.write_json(
@@ -57,6 +61,7 @@ def main(
             "num_samples": num_samples,
             "num_scored": statuses[tars.OK],
             "num_score_rows": num_score_rows,
+            "num_best": num_best.tolist(),
             "statuses": dict(statuses),
         },
     )

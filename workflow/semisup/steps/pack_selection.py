@@ -13,12 +13,10 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from semisup import schemas, settings, tables, tars
 from semisup.images import ImageError
@@ -42,66 +40,67 @@ def main(
     samples: Path,
     workers: int,
 ) -> None:
-    """Write the shards in the folder ``tars``, shuffled by the seed, with their index.
+    """Write the shards of one part in the folder ``tars``, with their index.
 
-    Raises DataError naming the image when a source tar no longer holds what was scored.
+    The selection is shuffled by the seed as a whole; part and shard only cut it. Raises DataError
+    naming the image when a source tar no longer holds what was scored.
     """
-    num_rows = tables.count_rows(selection)
-    starts = range(0, num_rows, settings.samples_per_shard)
-    progress = Progress(f"pack {tars.parent.name}", num_rows)
+    order = np.random.default_rng([settings.seed, 1]).permutation(tables.count_rows(selection))
+    start = settings.first_shard * settings.samples_per_shard
+    mine = order[start : start + settings.num_shards * settings.samples_per_shard]
+    chosen = tables.read_rows(selection, schemas.SELECTION, mine)
+    starts = range(0, len(mine), settings.samples_per_shard)
+    cuts = [chosen.slice(start, settings.samples_per_shard).to_pylist() for start in starts]
+    name = tars.parent.parent.name
+    progress = Progress(f"pack {name}", len(mine))
     tars.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{tars.name}.", suffix=".tmp", dir=tars.parent))
     folder.chmod(0o755)
+    shard_ids = range(settings.first_shard, settings.first_shard + len(cuts))
+    paths = [folder / f"{shard_id:06d}.tar" for shard_id in shard_ids]
     rows, shards = [], []
-    pack = partial(_pack, settings, selection, folder)
     try:
-        for shard_id, (packed, entry) in enumerate(_map(pack, range(len(starts)), workers)):
+        for shard_id, path, (packed, entry) in zip(
+            shard_ids, paths, _map(write_shard, paths, cuts, workers), strict=True
+        ):
             rows += [(shard_id, index, sample) for index, sample in enumerate(packed)]
-            shards.append(entry | {"path": str(tars / Path(entry["path"]).name)})
+            shards.append({"shard_id": shard_id, "path": str(tars / path.name), **entry})
             progress.update(len(rows))
-        if len(rows) != num_rows:
-            raise DataError(f"{len(rows)} samples packed, {num_rows} selected; this is a bug.")
+        if len(rows) != len(mine):
+            raise DataError(f"{len(rows)} samples packed, {len(mine)} selected; this is a bug.")
         shutil.rmtree(tars, ignore_errors=True)
         folder.rename(tars)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    if settings.part == 0:
+        _remove_parts_from(settings.num_parts, tars.parent)
     write_samples(samples, rows)
-    statuses = {"ok": len(rows)}
-    write_manifest(manifest, samples, tars.parent.name, 0, shards, statuses)
+    write_manifest(manifest, samples, name, settings.part, shards, {"ok": len(rows)})
     log.info("%d samples in %d shards", len(rows), len(shards))
 
 
-def _map(function: Callable[[int], Any], numbers: range, workers: int) -> Iterator[Any]:
-    if min(workers, len(numbers)) <= 1:
-        yield from map(function, numbers)
+def _map(
+    function: Callable[..., Any], paths: list[Path], cuts: list[Any], workers: int
+) -> Iterator[Any]:
+    if min(workers, len(cuts)) <= 1:
+        yield from map(function, paths, cuts)
         return
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(function, numbers)
+        yield from pool.map(function, paths, cuts)
 
 
-def _pack(
-    settings: settings.PackSelection, selection: Path, folder: Path, shard_id: int
-) -> tuple[list[tars.Sample], dict[str, Any]]:
-    """Write one shard of the shuffled selection; its samples and its entry in the manifest."""
-    num_rows = tables.count_rows(selection)
-    order = np.random.default_rng([settings.seed, 1]).permutation(num_rows)
-    start = shard_id * settings.samples_per_shard
-    chosen = tables.read_rows(
-        selection, schemas.SELECTION, order[start : start + settings.samples_per_shard]
-    )
-    path = folder / f"{shard_id:05d}.tar"
-    packed, sha256 = write_shard(path, chosen)
-    size_bytes, num_samples = path.stat().st_size, len(packed)
-    entry = {"shard_id": shard_id, "path": str(path), "size_bytes": size_bytes, "sha256": sha256}
-    return packed, entry | {"num_samples": num_samples}
+def _remove_parts_from(num_parts: int, folder: Path) -> None:
+    """Delete what a former, larger selection left: whoever lists the tars must not find it."""
+    for part in folder.glob("[0-9]*"):
+        if int(part.name) >= num_parts:
+            shutil.rmtree(part, ignore_errors=True)
 
 
-def write_shard(path: Path, chosen: pa.Table) -> tuple[list[tars.Sample], str]:
+def write_shard(path: Path, rows: list[dict[str, Any]]) -> tuple[list[tars.Sample], dict[str, Any]]:
     """Write one tar: for each row its image, its class (``cls``) and where it came from (``json``).
 
-    Returns the samples and the tar's SHA-256.
+    Returns the samples, and the tar's size, SHA-256 and number of samples for the manifest.
     """
-    rows = chosen.to_pylist()
     packed = []
     with tars.Writer(path) as tar:
         for i, row in enumerate(rows):
@@ -133,15 +132,18 @@ def write_shard(path: Path, chosen: pa.Table) -> tuple[list[tars.Sample], str]:
                     "",
                 )
             )
-    return packed, tar.sha256
+    return packed, {
+        "size_bytes": path.stat().st_size,
+        "sha256": tar.sha256,
+        "num_samples": len(packed),
+    }
 
 
 def _origin(row: dict[str, Any]) -> dict[str, Any]:
     return {
         **{name: row[name] for name in ("class_id", "class_name", "class_rank", "key", "shard")},
         **{name: row[name] for name in ("prediction_rank", "shard_id", "sample_index")},
-        "score": round(row["score"], 9),
-        "log_odds": round(row["log_odds"], 6),
+        **{name: row[name] and round(row[name], 9) for name in ("score", "log_odds")},
     }
 
 

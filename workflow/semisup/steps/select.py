@@ -1,7 +1,9 @@
 """Select the best images of each class over all parts of U, minus what must not be selected."""
 
 import logging
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,11 +11,13 @@ import pyarrow as pa
 
 from semisup import schemas, settings, tables
 from semisup.config import Remove
-from semisup.samples import read_samples
-from semisup.scores import Allowed, merge
+from semisup.rankings import LogitTable, TagTable, look_up
+from semisup.samples import read_samples, samples_path
+from semisup.scores import Allowed, OpenPart, ScoreTable, merge
 from semisup.selection import (
     Cut,
     Ranked,
+    class_sizes,
     closest_images,
     contains,
     drawn,
@@ -53,22 +57,34 @@ def main(
     manifests = tables.part_paths(first_manifest, settings.num_parts)
     removal = removed_images(settings.remove, pairs, copies, reviewed, manifests)
     _write_removed(removed, removal)
-
-    class_names = classes.read_text(encoding="utf-8").splitlines()
-    parts = tables.part_paths(first_scores, settings.num_parts)
     removed_ids = removal["identity"].to_numpy(np.int64)
-    wanted = np.full(len(class_names), settings.images_per_class)
-    cut = Cut(wanted, lowest_log_odds(settings.min_score))
-    chosen = merge(parts, cut, allowed_rows(removed_ids, settings), max(workers, 1))
-    write_selection(selection, chosen, class_names, manifests)
-
-    num_scored = tables.read_json(counts)["num_scored"]
     failed = tables.identity(tables.read_table(failures, schemas.FAILURES))
     unscored = np.union1d(failed, removed_ids)
+
+    class_names = classes.read_text(encoding="utf-8").splitlines()
+    num_best = np.array(tables.read_json(counts)["num_best"])
+    wanted = class_sizes(settings.variant, settings.images_per_class, num_best)
+    parts = tables.part_paths(first_scores, settings.num_parts)
+    ranking = rank_by(settings, parts, manifests)
+    left_out = unscored if settings.variant == "random" else removed_ids
+    chosen = merge(
+        ranking.paths,
+        Cut(wanted, ranking.least),
+        allowed_rows(left_out, settings),
+        max(workers, 1),
+        ranking.open_part,
+    )
+    log_odds, prediction_rank = chosen.log_odds, chosen.prediction_rank
+    if ranking.open_part is not ScoreTable:
+        log_odds, prediction_rank = look_up(parts, chosen)
+    write_selection(selection, chosen, log_odds, prediction_rank, class_names, manifests)
+
+    num_scored = tables.read_json(counts)["num_scored"]
     num_removed = len(unscored) - len(failed)
     num_not_drawn = count_not_drawn(manifests, unscored, settings) if settings.fraction < 1 else 0
     per_class = np.bincount(chosen.class_id, minlength=len(class_names))
-    cuts = _cuts(chosen, len(class_names))
+    by_chance = settings.tags is not None
+    cuts = [None] * len(class_names) if by_chance else _cuts(chosen, log_odds, len(class_names))
     tables.write_json(
         summary,
         {
@@ -85,6 +101,7 @@ def main(
                 {
                     "class_id": i,
                     "class_name": name,
+                    "num_wanted": int(wanted[i]),
                     "num_images": int(per_class[i]),
                     "cut_log_odds": cuts[i],
                     "cut_score": None if cuts[i] is None else _score(cuts[i]),
@@ -94,13 +111,30 @@ def main(
         },
     )
     log.info("%d images for %d classes", len(chosen.identity), len(class_names))
-    short = int((per_class < settings.images_per_class).sum())
-    if short:
-        log.warning("%d classes have fewer than %d images", short, settings.images_per_class)
+    if short := int((per_class < wanted).sum()):
+        log.warning("%d classes have fewer images than wanted", short)
 
 
 def _score(log_odds: float | None) -> float:
     return float(score_of(np.array([log_odds], np.float32))[0])
+
+
+class Ranking(NamedTuple):
+    """What ranks the images: a file of each part, how to read it, the least that may be chosen."""
+
+    paths: list[Path]
+    open_part: OpenPart
+    least: float = -np.inf
+
+
+def rank_by(settings: settings.Select, scores: list[Path], manifests: list[Path]) -> Ranking:
+    least = lowest_log_odds(settings.min_score)
+    if settings.tags is not None:
+        samples = [samples_path(manifest) for manifest in manifests]
+        return Ranking(samples, partial(TagTable, tags=settings.tags, seed=settings.seed))
+    if settings.rank_by == "logit":
+        return Ranking(scores, partial(LogitTable, min_log_odds=least))
+    return Ranking(scores, ScoreTable, least)
 
 
 def allowed_rows(removed: np.ndarray, settings: settings.Select) -> Allowed | None:
@@ -214,16 +248,25 @@ def _write_removed(path: Path, removal: pd.DataFrame) -> None:
 SOURCE = ["key", "shard", "extension", "offset", "size_bytes", "content_hash"]
 
 
-def write_selection(path: Path, chosen: Ranked, classes: list[str], manifests: list[Path]) -> None:
+def write_selection(
+    path: Path,
+    chosen: Ranked,
+    log_odds: np.ndarray,
+    prediction_rank: np.ndarray,
+    classes: list[str],
+    manifests: list[Path],
+) -> None:
+    """Rows in rank order; NaN in ``log_odds`` where the class has no stored score."""
+    unknown = np.isnan(log_odds)
     source = _locate(chosen.identity, manifests)
     shard_ids, sample_indices = tables.split_identity(chosen.identity)
     columns = {
         "class_id": chosen.class_id,
         "class_name": pa.array(classes, pa.string()).take(pa.array(chosen.class_id)),
         "class_rank": ranks_in_class(chosen.class_id),
-        "score": score_of(chosen.log_odds),
-        "log_odds": chosen.log_odds,
-        "prediction_rank": chosen.prediction_rank,
+        "score": pa.array(score_of(log_odds), mask=unknown),
+        "log_odds": pa.array(log_odds, mask=unknown),
+        "prediction_rank": pa.array(prediction_rank, mask=unknown),
         "shard_id": shard_ids,
         "sample_index": sample_indices,
         **{name: source[name] for name in SOURCE},
@@ -248,12 +291,11 @@ def _locate(identities: np.ndarray, manifests: list[Path]) -> pa.Table:
     return pa.concat_tables(found).take(place)
 
 
-def _cuts(chosen: Ranked, num_classes: int) -> list[float | None]:
+def _cuts(chosen: Ranked, log_odds: np.ndarray, num_classes: int) -> list[float | None]:
     """The log-odds of the last image of each class; None for an empty class."""
     cuts: list[float | None] = [None] * num_classes
-    last = np.flatnonzero(np.diff(chosen.class_id, append=-1))
-    for i in last.tolist():
-        cuts[int(chosen.class_id[i])] = float(chosen.log_odds[i])
+    for i in np.flatnonzero(np.diff(chosen.class_id, append=-1)).tolist():
+        cuts[int(chosen.class_id[i])] = float(log_odds[i])
     return cuts
 
 

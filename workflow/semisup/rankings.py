@@ -1,0 +1,93 @@
+"""What else than log-odds a selection may rank by: raw logits, or chance.
+
+What is best by them may be far behind by log-odds, so every part is read whole: a merge takes as
+long as decoding all scores.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from semisup import schemas, tables
+from semisup.scores import NO_END, Rows, ScoreTable, Tier
+from semisup.selection import Ranked, concatenate, contains, random_bits
+
+ONE_TIER = [Tier([], NO_END)]
+
+
+class LogitTable:
+    """The scores of one part, by raw logits in the place of log-odds."""
+
+    tiers = ONE_TIER
+
+    def __init__(self, path: Path, min_log_odds: float) -> None:
+        self.path, self.min_log_odds = path, min_log_odds
+
+    def read(self, tier: int) -> Rows:
+        rows = read_scores(self.path)
+        rows = rows.take(np.flatnonzero(rows.log_odds >= self.min_log_odds))
+        rows = rows.take(np.lexsort((rows.identity, rows.class_id)))
+        log_softmax = -np.logaddexp(0, -rows.log_odds.astype(np.float64))
+        logit = log_softmax + self._logsumexp(rows.identity)
+        return _in_memory(rows._replace(log_odds=logit.astype(np.float32)))
+
+    def _logsumexp(self, identity: np.ndarray) -> np.ndarray:
+        path = self.path.with_name(self.path.name.replace("part-", "images-"))
+        images = tables.read_table(path, schemas.IMAGES)
+        # Samples of a shard are numbered without a gap.
+        first_row = np.searchsorted(
+            images["shard_id"], np.arange(images["shard_id"][-1].as_py() + 1)
+        )
+        return images["logsumexp"].to_numpy()[first_row[identity >> 32] + (identity & 0xFFFFFFFF)]
+
+
+class TagTable:
+    """The images of one part by their labels, in a random order in the place of log-odds."""
+
+    tiers = ONE_TIER
+
+    def __init__(self, samples: Path, tags: list[int], seed: int) -> None:
+        """``tags``: the class each label of the samples means, or -1."""
+        self.samples, self.tags, self.seed = samples, np.array([*tags, -1], np.int16), seed
+
+    def read(self, tier: int) -> Rows:
+        columns = ["shard_id", "sample_index", "label"]
+        table = tables.read_table(self.samples, schemas.SAMPLES, columns)
+        identity = tables.identity(table)
+        class_id = self.tags[table["label"].fill_null(-1).to_numpy()]
+        draw = (random_bits(identity, self.seed, 1) >> np.uint64(40)).astype(np.float32)
+        rows = Ranked(class_id, draw, identity, np.ones(len(identity), np.int8))
+        tagged = np.flatnonzero(class_id >= 0)
+        return _in_memory(rows.take(tagged[np.argsort(class_id[tagged], kind="stable")]))
+
+
+def _in_memory(rows: Ranked) -> Rows:
+    return Rows(rows.class_id, rows.log_odds, rows.take)
+
+
+def read_scores(path: Path) -> Ranked:
+    """All scores of a part, in the order of the file."""
+    table = ScoreTable(path)
+    tiers = [table.read(tier) for tier in range(len(table.tiers))]
+    return concatenate([rows.take(np.arange(len(rows.class_id))) for rows in tiers])
+
+
+def look_up(paths: list[Path], chosen: Ranked) -> tuple[np.ndarray, np.ndarray]:
+    """log_odds and prediction_rank of chosen rows; NaN and 0 where no score is stored."""
+    log_odds = np.full(len(chosen.identity), np.nan, np.float32)
+    prediction_rank = np.zeros(len(chosen.identity), np.int8)
+    order = np.argsort(chosen.identity)
+    for path in paths:
+        rows = read_scores(path)
+        if not len(rows.identity):
+            continue
+        ends = [rows.identity.min(), rows.identity.max() + 1]
+        here = order[slice(*np.searchsorted(chosen.identity, ends, sorter=order))]
+        rows = rows.take(np.flatnonzero(contains(chosen.identity[here], rows.identity)))
+        wanted = pd.MultiIndex.from_arrays([chosen.identity[here], chosen.class_id[here]])
+        at = wanted.get_indexer(pd.MultiIndex.from_arrays([rows.identity, rows.class_id]))
+        found = at >= 0
+        log_odds[here[at[found]]] = rows.log_odds[found]
+        prediction_rank[here[at[found]]] = rows.prediction_rank[found]
+    return log_odds, prediction_rank
