@@ -542,6 +542,15 @@ CLASSES: dict[str, tuple[dict[str, Any], str]] = {
         {"datasets.labeled": {"shards": "a-0.tar"}},
         "datasets.labeled.classes: missing; add the class names: a list, a file, or just their ",
     ),
+    "a random choice of images without labels": (
+        {"selections.top.variant": "random", "selections.top.classes_per_image": None},
+        "selections.top.variant: 'random' needs labels, but datasets.unlabeled.labels is not true;",
+    ),
+    "a random choice that is to follow scores": (
+        {"selections.top.variant": "random", "selections.top.min_score": 0.5,
+         "datasets.unlabeled.labels": True},
+        "classes_per_image is about scores, variant random chooses by chance: remove it",
+    ),
     "no classes of U though its labels are read": (
         {"datasets.unlabeled": {"shards": "a-0.tar", "labels": True}},
         "datasets.unlabeled.classes: missing; ",

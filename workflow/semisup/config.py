@@ -193,7 +193,8 @@ class Selection(Section):
 
     @model_validator(mode="after")
     def _random(self) -> "Selection":
-        ranking = {"classes_per_image", "rank_by", "min_score"} & self.model_fields_set
+        ranking = {"classes_per_image", "rank_by", "min_score"}
+        ranking &= self.model_dump(exclude_defaults=True).keys()
         if self.variant == "random" and ranking:
             name = min(ranking)
             raise ValueError(f"{name} is about scores, variant random chooses by chance: remove it")

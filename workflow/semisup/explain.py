@@ -14,11 +14,12 @@ import yaml
 from semisup import schemas, tables, tars
 from semisup.checks import ConfigError, load_config
 from semisup.plan import Plan, Wildcards
-from semisup.scores import Allowed, rows_not_below
-from semisup.selection import drawn, score_of
+from semisup.rankings import look_up
+from semisup.scores import Allowed, Part, rows_not_below
+from semisup.selection import Ranked, concatenate, drawn, score_of
 from semisup.settings import Select
 from semisup.steps import run
-from semisup.steps.select import allowed_rows
+from semisup.steps.select import Ranking, allowed_rows, rank_by
 from semisup.tables import DataError
 
 
@@ -61,10 +62,8 @@ def _explain(plan: Plan, selection: str, part: int, sample: dict[str, Any]) -> I
     if image["status"] != tars.OK:
         yield f"  not scored: {image['status']}, {image['reason']}"
         return
-    summary = tables.read_json(Path(plan.results) / "selections" / selection / "summary.json")
-    removed = tables.read_table(
-        Path(plan.results) / "selections" / selection / "removed.parquet", schemas.REMOVED
-    )
+    selected = Path(plan.results) / "selections" / selection
+    removed = tables.read_table(selected / "removed.parquet", schemas.REMOVED)
     removed_ids = tables.identity(removed)
     reasons = removed.filter(pa.array(removed_ids == identity)).to_pylist()
     for row in reasons:
@@ -74,17 +73,22 @@ def _explain(plan: Plan, selection: str, part: int, sample: dict[str, Any]) -> I
     if not drawn(np.array([identity]), settings.fraction, settings.seed)[0]:
         yield f"  not among the {settings.fraction:.0%} of U that were drawn"
         return
-    own = tables.read_table(folder / f"part-{part:05d}.parquet", schemas.SCORES)
-    own = own.filter(pa.array(tables.identity(own) == identity)).sort_by("prediction_rank")
     parts = tables.part_paths(folder / "part-00000.parquet", settings.num_parts)
-    allowed = allowed_rows(removed_ids, settings)
-    better = _count_better(parts, own, identity, allowed)
-    for row, num_better in zip(own.to_pylist(), better, strict=True):
-        entry = summary["classes"][row["class_id"]]
-        score = float(score_of(np.array([row["log_odds"]], np.float32))[0])
-        line = f"  {entry['class_name']}: score {score:.6g} (log-odds {row['log_odds']:.4f})"
-        if row["prediction_rank"] > settings.classes_per_image:
-            yield f"{line}, only its class number {row['prediction_rank']}, more than P"
+    manifests = [Path(path) for path in plan.manifests(chosen.unlabeled)]
+    ranking = rank_by(settings, parts, manifests)
+    own = _rows_of(ranking.open_part(ranking.paths[part]), identity)
+    better = _count_better(ranking, own, identity, allowed_rows(removed_ids, settings))
+    log_odds, prediction_rank = look_up(parts[part : part + 1], own)
+    classes = tables.read_json(selected / "summary.json")["classes"]
+    for i in np.argsort(prediction_rank, kind="stable").tolist():
+        entry, num_better = classes[own.class_id[i]], better[i]
+        score = float(score_of(log_odds[i : i + 1])[0])
+        line = f"  {entry['class_name']}: "
+        line += "no score" if np.isnan(score) else f"score {score:.6g} (log-odds {log_odds[i]:.4f})"
+        if settings.rank_by == "logit":
+            line += f", logit {own.log_odds[i]:.4f}"
+        if own.prediction_rank[i] > settings.classes_per_image:
+            yield f"{line}, only its class number {prediction_rank[i]}, more than P"
         elif score < np.float32(settings.min_score):
             yield f"{line}, below min_score {settings.min_score}"
         elif reasons:
@@ -92,8 +96,10 @@ def _explain(plan: Plan, selection: str, part: int, sample: dict[str, Any]) -> I
         elif num_better < entry["num_images"]:
             yield f"{line}, selected: rank {num_better + 1} of {entry['num_images']}"
         else:
-            cut = entry["cut_score"]
-            yield f"{line}, rank {num_better + 1}: behind the last selected, whose score is {cut:.6g}"
+            cut = "" if entry["cut_score"] is None else f", whose score is {entry['cut_score']:.6g}"
+            yield f"{line}, rank {num_better + 1}: behind the last selected{cut}"
+    if not len(own.class_id):
+        yield "  without a label" if settings.tags else "  no class reaches min_score"
 
 
 def _row(path: Path, schema: pa.Schema, identity: int) -> dict[str, Any]:
@@ -118,23 +124,29 @@ def _why(plan: Plan, unlabeled: str, removed: dict[str, Any], identity: int) -> 
     return f"a near-duplicate of {of}, at distance {rows[0]['distance']:.4f}"
 
 
+def _rows_of(part: Part, identity: int) -> Ranked:
+    """What one image is ranked by, for each of its classes."""
+    blocks = []
+    for tier in range(len(part.tiers)):
+        rows = part.read(tier)
+        every = rows.take(np.arange(len(rows.class_id)))
+        blocks.append(every.take(np.flatnonzero(every.identity == identity)))
+    return concatenate(blocks)
+
+
 def _count_better(
-    parts: list[Path],
-    own: pa.Table,
-    identity: int,
-    allowed: Allowed | None,
+    ranking: Ranking, own: Ranked, identity: int, allowed: Allowed | None
 ) -> list[int]:
     """How many images that may be selected are ahead of this one, for each of its classes."""
-    class_ids, log_odds = own["class_id"].to_numpy(), own["log_odds"].to_numpy()
     floor = np.full(np.iinfo(np.int16).max, np.inf, np.float32)
-    floor[class_ids] = log_odds
+    floor[own.class_id] = own.log_odds
     counts = np.zeros(len(floor), np.int64)
-    for rows in rows_not_below(parts, floor):
+    for rows in rows_not_below(ranking.paths, floor, open_part=ranking.open_part):
         ahead = (rows.log_odds > floor[rows.class_id]) | (rows.identity < identity)
         if allowed:
             ahead &= allowed(rows)
         counts += np.bincount(rows.class_id[ahead], minlength=len(counts))
-    return counts[class_ids].tolist()
+    return counts[own.class_id].tolist()
 
 
 if __name__ == "__main__":
