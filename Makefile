@@ -5,7 +5,7 @@ PYTHON ?= python3
 UV := $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.txt)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup demo test lint types docs requirements cifar10 benchmark explain clean
+.PHONY: setup demo test lint types docs requirements cifar10 benchmark explain plan clean
 
 setup: .venv/installed
 
@@ -61,8 +61,16 @@ benchmark: setup
 SELECTION ?= top
 CONFIG ?= config.yaml
 explain: setup
-	@PYTHONPATH=workflow python -m semisup.explain --configfile $(CONFIG) \
+	@PYTHONPATH=workflow python -m semisup.questions.explain --configfile $(CONFIG) \
 		--selection "$(SELECTION)" --key "$(KEY)"
+
+# How large a selection would be: make plan K="100 1000" P="1 10" FRACTION="0.5 1" [SELECTION=top]
+K ?= 1000
+P ?= 1
+FRACTION ?= 1
+plan: setup
+	@PYTHONPATH=workflow python -m semisup.questions.sizes --configfile $(CONFIG) \
+		--selection "$(SELECTION)" --k "$(K)" --p "$(P)" --fraction "$(FRACTION)"
 
 clean:
 	rm -rf results .snakemake

@@ -581,13 +581,19 @@ CLASSES: dict[str, tuple[dict[str, Any], str]] = {
         "evaluate.on: 'validation' has other classes than 'test' (class 0 is 'zero', not '0'); "
         "they must be the same, in the same order.",
     ),
+    "a star in place of braces": (
+        {"datasets.labeled": {"shards": "train-*.tar", "classes": 10}},
+        "datasets.labeled.shards: 'train-*.tar' names 1 files of 1 that do not exist, first "
+        "'train-*.tar'; name all with braces, as in train-{000..099}.tar; * is not expanded.",
+    ),
     "P larger than the number of classes": (
         {"score.classes_per_image": 11},
         "score.classes_per_image: 11 is more than the 10 classes of models.teacher; lower it to ",
     ),
     "P of a selection larger than the number of classes": (
         {"selections.top.classes_per_image": 11},
-        "selections.top.classes_per_image: 11 is more than the 10 of 10 classes that scoring ",
+        "selections.top.classes_per_image: 11 is more than the 10 of 10 classes that scoring stores; "
+        "lower it to 10.",
     ),
     "P of a selection larger than what is stored": (
         {"score.classes_per_image": 3, "selections.top.classes_per_image": 4},

@@ -116,7 +116,16 @@ def test_labelled_rows_are_readable_and_have_a_label(make_dataset: Dataset) -> N
 
 def test_a_dataset_without_labels_is_refused_by_name(make_dataset: Dataset) -> None:
     dataset = read_samples(make_dataset(SHARDS, num_classes=None, name="photos"))
-    with pytest.raises(DataError, match="dataset 'photos' has no labelled image"):
+    with pytest.raises(DataError, match="'photos' has no labelled image among its 6 samples"):
+        samples.labelled_rows(dataset)
+
+
+def test_a_dataset_whose_labels_are_no_numbers_is_refused_with_the_reason(
+    make_dataset: Dataset,
+) -> None:
+    shard = [(f"{i}", {"jpg": SHARDS[0][0][1]["jpg"], "cls": b"circle"}) for i in range(3)]
+    dataset = read_samples(make_dataset([shard], num_classes=2))
+    with pytest.raises(DataError, match=r"reason, 3 times: \.cls is 'circle', not an integer"):
         samples.labelled_rows(dataset)
 
 

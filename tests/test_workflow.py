@@ -14,8 +14,9 @@ import pytest
 import webdataset as wds
 import yaml
 
-from semisup import explain
 from semisup.checks import load_config
+from semisup.questions import explain, sizes
+from semisup.selection import drawn
 from semisup.tables import DataError
 
 ROOT = Path(__file__).parents[1]
@@ -175,6 +176,43 @@ def test_removed_and_broken_images_are_explained(run, monkeypatch, capsys):
     failures = pd.read_parquet(run / "results/scores/teacher/unlabeled/failures.parquet")
     bomb = failures[failures.status == "too_many_pixels"].iloc[0]
     assert "not scored: too_many_pixels" in explained(run, monkeypatch, capsys, bomb.key)
+
+
+def test_sizes_are_those_of_the_selections_there_would_be(run, monkeypatch, capsys):
+    monkeypatch.chdir(run)
+    sizes.main(run / "config.yaml", "top", "20 5", "1 2", "0.5 1")
+    printed = capsys.readouterr().out
+    found = pd.read_parquet(run / "results/selections/top/sizes.parquet")
+    assert len(found) == 8
+    folder = run / "results/scores/teacher/unlabeled"
+    scores = pd.concat(pd.read_parquet(path) for path in folder.glob("part-*"))
+    removed = pd.read_parquet(run / "results/selections/top/removed.parquet")
+    scores["identity"] = scores.shard_id.astype(np.int64) * 2**32 + scores.sample_index
+    gone = removed.shard_id.astype(np.int64) * 2**32 + removed.sample_index
+    scores = scores[~scores.identity.isin(gone)]
+    order = scores.sort_values(["log_odds", "identity"], ascending=[False, True])
+    for row in found.itertuples():
+        rows = order[order.prediction_rank <= row.classes_per_image]
+        rows = rows[drawn(rows.identity.to_numpy(), row.fraction, seed=0)]
+        rows = rows.groupby("class_id").head(row.images_per_class)
+        times = rows.identity.value_counts()
+        assert (row.num_rows, row.num_images) == (len(rows), len(times))
+        assert row.overlap == pytest.approx((times > 1).mean())
+        assert row.fill == pytest.approx(len(rows) / (10 * row.images_per_class))
+        cuts = rows.groupby("class_id").log_odds.min()
+        assert row.lowest_cut == pytest.approx(1 / (1 + np.exp(-cuts.min())))
+        assert (
+            row.num_shortest == rows.groupby("class_id").size().reindex(range(10)).fillna(0).min()
+        )
+        assert f"{row.num_rows:,}" in printed
+
+
+def test_sizes_that_cannot_be_are_refused(run, monkeypatch):
+    monkeypatch.chdir(run)
+    with pytest.raises(DataError, match="must be from 1 to"):
+        sizes.main(run / "config.yaml", "top", "5", "11", "1")
+    with pytest.raises(DataError, match="'many' must be numbers separated by spaces"):
+        sizes.main(run / "config.yaml", "top", "many", "1", "1")
 
 
 def test_an_unknown_key_is_said(run, monkeypatch):

@@ -46,14 +46,17 @@ class Chain:
         self.folder, self.manifests, self.teacher = folder, manifests, teacher
         self.workers = workers
         for i, manifest in enumerate(manifests):
-            score_shards.main(
-                settings.ScoreShards(classes_per_image=2, batch_size=3, precision="float32"),
-                manifest,
-                teacher,
-                folder / f"part-{i:05d}.parquet",
-                folder / f"images-{i:05d}.parquet",
-                workers,
-            )
+            self.score(i, manifest)
+
+    def score(self, part: int, manifest: Path) -> None:
+        score_shards.main(
+            settings.ScoreShards(classes_per_image=2, batch_size=3, precision="float32"),
+            manifest,
+            self.teacher,
+            self.folder / f"part-{part:05d}.parquet",
+            self.folder / f"images-{part:05d}.parquet",
+            self.workers,
+        )
 
     def count(self) -> dict[str, object]:
         count_images.main(
@@ -371,6 +374,45 @@ def test_random_chooses_images_by_their_label_whatever_their_score(
     wanted = scores.reindex(pd.MultiIndex.from_frame(everything[scores.index.names]))
     assert 0 < wanted.isna().sum() < 20
     np.testing.assert_array_equal(everything.log_odds.to_numpy(), wanted.to_numpy())
+
+
+def test_new_shards_are_scored_alone_and_the_selection_is_that_from_scratch(
+    tmp_path: Path, make_dataset: Dataset, teacher: Path
+) -> None:
+    manifests = make_dataset(SHARDS, None, shards_per_part=1)
+    grown = Chain(tmp_path / "grown", manifests[:2], teacher)
+    before = pd.read_parquet(grown.select(k=5))
+    assert not (grown.folder / "changes.parquet").exists()
+    scored = {path: digest(path) for path in grown.folder.glob("part-*")}
+    for i, manifest in enumerate(manifests[2:], start=2):
+        grown.score(i, manifest)
+    grown.manifests = manifests
+    after = pd.read_parquet(grown.select(k=5))
+    whole = Chain(tmp_path / "whole", manifests, teacher)
+    assert digest(grown.folder / "selection.parquet") == digest(whole.select(k=5))
+    assert all(digest(path) == before for path, before in scored.items())
+
+    changes = pd.read_parquet(grown.folder / "changes.parquet")
+    pairs = ["class_id", "key"]
+    was, now = (set(map(tuple, t[pairs].to_numpy())) for t in (before, after))
+    for change, expected in (("entered", now - was), ("left", was - now)):
+        rows = changes[changes.change == change]
+        assert expected
+        assert sorted(map(tuple, rows[pairs].to_numpy())) == sorted(expected)
+
+
+def test_a_last_selection_that_cannot_be_read_is_said_and_replaced(
+    chain: Chain, caplog: pytest.LogCaptureFixture
+) -> None:
+    last = chain.folder / "last.parquet"
+    last.write_bytes(b"not a table")
+    assert digest(chain.select()) == digest(last)
+    assert "not compared with the selection before" in caplog.text
+
+
+def test_an_empty_selection_is_refused_saying_where_the_images_went(chain: Chain) -> None:
+    with pytest.raises(DataError, match=r"Of 22 scored images 0 are removed .* of 22 left none"):
+        chain.select(min_score=0.999999)
 
 
 def test_copies_within_u_are_selected_once(chain: Chain) -> None:

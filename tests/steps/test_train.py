@@ -189,6 +189,16 @@ def test_labels_beyond_the_classes_are_refused(tmp_path, make_dataset: Dataset):
         run(tmp_path, make_dataset(shards, 10), one_class)
 
 
+def test_labels_that_count_from_1_are_refused(tmp_path, make_dataset: Dataset):
+    shards = [[(str(i), {"jpg": make_jpeg(i), "cls": str(1 + i % 2).encode()}) for i in range(6)]]
+    with pytest.raises(DataError, match=r"3 labels are not below .* Do its .cls count from 1"):
+        run(
+            tmp_path,
+            make_dataset(shards, 2),
+            make_settings().model_copy(update={"classes": ["a", "b"]}),
+        )
+
+
 def test_a_dataset_without_labels_is_refused(tmp_path, make_dataset: Dataset):
     shards = [[("a", {"jpg": make_jpeg(0)})]]
     with pytest.raises(DataError, match="'data' has no labelled image"):

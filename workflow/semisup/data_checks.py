@@ -53,7 +53,10 @@ def _check_shards(
         return
     if dataset.shards is not None and (missing := datasets.missing_files(paths)):
         what = f"names {len(missing):,} files of {len(paths):,} that do not exist, first "
-        yield problem(key, value, what + repr(missing[0]), "correct the pattern")
+        remedy = "correct the pattern"
+        if "*" in missing[0]:
+            remedy = "name all with braces, as in train-{000..099}.tar; * is not expanded"
+        yield problem(key, value, what + repr(missing[0]), remedy)
         return
     real = [os.path.realpath(path) for path in paths]
     if twice := [path for path, times in Counter(real).items() if times > 1]:
@@ -101,7 +104,8 @@ def check_predictions(config: Config) -> Iterator[str]:
         limit = stored_classes(config, selection.teacher)
         if wanted is not None and wanted > limit:
             what = f"is more than the {limit} of {num_classes} classes that scoring stores"
-            remedy = f"lower it to {limit} or raise score.classes_per_image"
+            remedy = f"lower it to {limit}"
+            remedy += " or raise score.classes_per_image" if limit < num_classes else ""
             yield problem(f"selections.{name}.classes_per_image", wanted, what, remedy)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -103,7 +104,12 @@ def labelled_rows(samples: Samples) -> np.ndarray:
     labelled = ~np.asarray(samples.table["label"].is_null())
     rows = rows[labelled[rows]]
     if len(rows) == 0:
+        reasons = Counter(
+            reason or "no .cls read" for reason in samples.table["reason"].to_pylist()
+        )
+        (most, times), *_ = reasons.most_common(1) or [("an empty tar", 1)]
         raise DataError(
-            f"dataset {samples.dataset!r} has no labelled image; see its samples table."
+            f"{samples.dataset!r} has no labelled image among its {len(samples.table)} samples. "
+            f"Most frequent reason, {times} times: {most}."
         )
     return rows

@@ -184,6 +184,18 @@ SELECTION = pa.schema(
     ]
 )
 
+# results/selections/{selection}/changes.parquet: what entered and left since the selection was last
+# made. Order: class_id, change, class_rank.
+CHANGES = pa.schema(
+    [
+        _field("change", pa.string(), "entered or left"),
+        *(
+            SELECTION.field(name)
+            for name in ("class_id", "class_name", "class_rank", "score", "key", "shard")
+        ),
+    ]
+)
+
 # results/selections/{selection}/removed.parquet: images that may not be selected, once each.
 # Order: identity.
 REMOVED = pa.schema(
@@ -196,6 +208,23 @@ REMOVED = pa.schema(
             "to the closest evaluation image; null for a copy",
             nullable=True,
         ),
+    ]
+)
+
+# results/selections/{selection}/sizes.parquet: what `make plan` found.
+SIZES = pa.schema(
+    [
+        _field("classes_per_image", pa.int32(), "P"),
+        _field("fraction", pa.float64(), "share of U"),
+        _field("images_per_class", pa.int32(), "K"),
+        _field("num_rows", pa.int64(), "|D-hat|: rows of the selection"),
+        _field("num_images", pa.int64(), "distinct images"),
+        _field("fill", pa.float64(), "rows as a share of those wanted"),
+        _field("shortest_class", pa.string(), "the class that lacks most images"),
+        _field("num_shortest", pa.int64(), "images it has"),
+        _field("overlap", pa.float64(), "share of the images that serve two classes or more"),
+        _field("lowest_cut", pa.float64(), "lowest score of the last images", nullable=True),
+        _field("median_cut", pa.float64(), "median score of the last images", nullable=True),
     ]
 )
 

@@ -64,7 +64,7 @@ class ImportWeights(Settings):
 class Train(Settings):
     """``recipe.images`` is the budget in force, also for a budget-matched baseline."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     arch: str
     image_size: int
     resize: int

@@ -85,7 +85,9 @@ def train(
             loss, correct = _step(model, optimizer, recipe, lr, batch, labels[batch.rows], device)
             window.add(loss, correct, len(batch.rows))
         step += 1
-        if step % every == 0 or step == order.num_steps:
+        # The last row takes what is too little for one of its own: its loss would be noise.
+        rest = recipe.images - done
+        if rest == 0 or (step % every == 0 and rest >= every * recipe.global_batch_size / 2):
             row_of_metrics = window.close(step, done, lr, failed)
             if not np.isfinite(row_of_metrics["loss"]):
                 raise DataError(
@@ -95,8 +97,7 @@ def train(
             metrics.append(row_of_metrics)
             progress.update(done, f"loss {row_of_metrics['loss']:.3f}  lr {lr:.4f}")
             # Only here, where the window is empty: nothing but these values is the state.
-            last = step == order.num_steps
-            if last or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            if rest == 0 or time.monotonic() - saved > CHECKPOINT_SECONDS:
                 state = {
                     "model": model.state_dict(), "optimizer": optimizer.state_dict(),
                     "step": step, "failed": failed, "metrics": metrics,

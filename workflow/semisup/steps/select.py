@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from semisup import schemas, settings, tables
+from semisup.changes import record_changes
 from semisup.config import Remove
 from semisup.rankings import LogitTable, TagTable, look_up
 from semisup.samples import read_samples, samples_path
@@ -66,11 +67,10 @@ def main(
     wanted = class_sizes(settings.variant, settings.images_per_class, num_best)
     parts = tables.part_paths(first_scores, settings.num_parts)
     ranking = rank_by(settings, parts, manifests)
-    left_out = unscored if settings.variant == "random" else removed_ids
     chosen = merge(
         ranking.paths,
         Cut(wanted, ranking.least),
-        allowed_rows(left_out, settings),
+        allowed_rows(left_out(settings, removed_ids, failed), settings),
         max(workers, 1),
         ranking.open_part,
     )
@@ -78,6 +78,7 @@ def main(
     if ranking.open_part is not ScoreTable:
         log_odds, prediction_rank = look_up(parts, chosen)
     write_selection(selection, chosen, log_odds, prediction_rank, class_names, manifests)
+    record_changes(selection)
 
     num_scored = tables.read_json(counts)["num_scored"]
     num_removed = len(unscored) - len(failed)
@@ -85,6 +86,13 @@ def main(
     per_class = np.bincount(chosen.class_id, minlength=len(class_names))
     by_chance = settings.tags is not None
     cuts = [None] * len(class_names) if by_chance else _cuts(chosen, log_odds, len(class_names))
+    num_candidates = num_scored - num_removed - num_not_drawn
+    if not len(chosen.identity):
+        raise DataError(
+            f"{summary.parent.name}: no image is selected. Of {num_scored} scored images {num_removed} "
+            f"are removed (duplicates.remove), {num_not_drawn} are outside the fraction, and of "
+            f"{num_candidates} left none reaches min_score {settings.min_score:g}."
+        )
     tables.write_json(
         summary,
         {
@@ -93,7 +101,7 @@ def main(
             "num_distinct": len(np.unique(chosen.identity)),
             "num_scored": num_scored,
             "num_not_drawn": num_not_drawn,
-            "num_candidates": num_scored - num_removed - num_not_drawn,
+            "num_candidates": num_candidates,
             "removed": {
                 reason: int((removal["reason"] == reason).sum()) for reason in (DUPLICATE, COPY)
             },
@@ -137,15 +145,20 @@ def rank_by(settings: settings.Select, scores: list[Path], manifests: list[Path]
     return Ranking(scores, ScoreTable, least)
 
 
-def allowed_rows(removed: np.ndarray, settings: settings.Select) -> Allowed | None:
-    """Which rows may be selected; None: all. ``removed``: identities, ascending."""
+def left_out(settings: settings.Select, removed: np.ndarray, failed: np.ndarray) -> np.ndarray:
+    """What is ranked but may not be selected, by identity: chance draws failed images too."""
+    return np.union1d(failed, removed) if settings.variant == "random" else removed
+
+
+def allowed_rows(left_out: np.ndarray, settings: settings.Select) -> Allowed | None:
+    """Which rows may be selected; None: all. ``left_out``: identities, ascending."""
     all_classes = settings.classes_per_image == settings.stored_classes
-    if not len(removed) and all_classes and settings.fraction == 1:
+    if not len(left_out) and all_classes and settings.fraction == 1:
         return None
 
     def allowed(rows: Ranked) -> np.ndarray:
         mask = rows.prediction_rank <= settings.classes_per_image
-        mask &= ~contains(removed, rows.identity)
+        mask &= ~contains(left_out, rows.identity)
         if settings.fraction < 1:
             mask &= drawn(rows.identity, settings.fraction, settings.seed)
         return mask

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from semisup import checkpoint, models, schemas, settings, tables, training
-from semisup.samples import Samples, read_samples
+from semisup import checkpoint, models, schemas, settings, tables, tars, training
+from semisup.samples import Samples, read_samples, rows_with_status
 from semisup.steps import run
 from semisup.tables import DataError
 
@@ -67,6 +67,12 @@ def _check_labels(samples: Samples, num_classes: int) -> None:
         raise DataError(
             f"dataset {samples.dataset!r} has label {int(np.max(labels))}, but the model has "
             f"{num_classes} classes. Correct `classes` in the configuration."
+        )
+    num_bad = len(rows_with_status(samples, tars.BAD_LABEL))
+    if num_bad and len(labels) and np.min(labels) == 1:
+        raise DataError(
+            f"dataset {samples.dataset!r}: {num_bad} labels are not below the {num_classes} classes, "
+            "and none is 0. Do its .cls count from 1? They must count from 0."
         )
 
 

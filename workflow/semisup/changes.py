@@ -1,0 +1,82 @@
+"""What entered and left each class since a selection was last made.
+
+For people: it depends on what was there before, so no stage reads it.
+"""
+
+import logging
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from semisup import schemas, tables
+from semisup.tables import DataError
+
+log = logging.getLogger("semisup")
+
+MAX_CLASSES = 20
+
+
+def record_changes(selection: Path) -> None:
+    """Write changes.parquet beside a new selection if it differs from the last, which is kept."""
+    last = selection.with_name("last.parquet")
+    try:
+        if last.exists() and tables.file_sha256(last) != tables.file_sha256(selection):
+            changes = find_changes(last, selection)
+            columns = {name: changes[name] for name in schemas.CHANGES.names}
+            tables.write_table(last.with_name("changes.parquet"), columns, schemas.CHANGES)
+            log.info("since the selection before:%s", _describe(changes))
+    except DataError as error:
+        log.warning("not compared with the selection before: %s", error)
+    last.unlink(missing_ok=True)
+    try:
+        os.link(selection, last)
+    except OSError:  # a file system without links
+        shutil.copyfile(selection, last)
+
+
+def find_changes(before: Path, after: Path) -> pa.Table:
+    """The rows of CHANGES. An image is the same where its bytes are, wherever it lies in U."""
+    left, entered = _only_in(before, after), _only_in(after, before)
+    rows = [
+        tables.read_rows(path, schemas.SELECTION, rows).append_column(
+            "change", pa.array([change] * len(rows), pa.string())
+        )
+        for path, change, rows in ((after, "entered", entered), (before, "left", left))
+    ]
+    order = [(name, "ascending") for name in ("class_id", "change", "class_rank")]
+    return pa.concat_tables(rows).unify_dictionaries().sort_by(order)
+
+
+def _only_in(path: Path, other: Path) -> np.ndarray:
+    """Rows of a selection whose image the other one has not in the same class."""
+    own, theirs = _hashes_by_class(path), _hashes_by_class(other)
+    none = np.empty(0, "S16")
+    found, start = [np.empty(0, np.int64)], 0
+    for class_id, hashes in enumerate(own):
+        there = theirs[class_id] if class_id < len(theirs) else none
+        found.append(start + np.flatnonzero(~np.isin(hashes, there)))
+        start += len(hashes)
+    return np.concatenate(found)
+
+
+def _hashes_by_class(path: Path) -> list[np.ndarray]:
+    table = tables.read_table(path, schemas.SELECTION, ["class_id", "content_hash"])
+    chunks = table["content_hash"].chunks
+    blocks = [np.frombuffer(c.buffers()[1], "S16", len(c), 16 * c.offset) for c in chunks]
+    hashes = np.concatenate([np.empty(0, "S16"), *blocks])
+    return np.split(hashes, np.cumsum(np.bincount(table["class_id"], minlength=1))[:-1])
+
+
+def _describe(changes: pa.Table) -> str:
+    names, kinds = changes["class_name"].to_pylist(), changes["change"].to_pylist()
+    counts = Counter(zip(names, kinds, strict=True))
+    lines = [
+        f"\n  {name}: {counts[name, 'entered']} entered, {counts[name, 'left']} left"
+        for name in dict.fromkeys(names)
+    ]
+    more = len(lines) - MAX_CLASSES
+    return "".join(lines[:MAX_CLASSES]) + (f"\n  and {more} more classes" if more > 0 else "")

@@ -1,0 +1,58 @@
+"""What people ask about results; no rule calls it. Each has a command in the Makefile."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from semisup import schemas, tables
+from semisup.checks import ConfigError, load_config
+from semisup.plan import Plan, Wildcards
+from semisup.settings import Select
+from semisup.steps.select import Ranking, left_out, rank_by
+from semisup.tables import DataError
+
+
+class Selected(NamedTuple):
+    """A selection that was made. ``removed``: REMOVED; ``left_out``: identities, ascending."""
+
+    plan: Plan
+    wildcards: Wildcards
+    settings: Select
+    folder: Path
+    parts: list[Path]
+    manifests: list[Path]
+    ranking: Ranking
+    removed: pa.Table
+    left_out: np.ndarray
+
+
+def open_selection(configfile: Path, name: str) -> Selected:
+    """Raises DataError when the configuration is wrong, or the selection unknown or not made."""
+    try:
+        plan = Plan(load_config(yaml.safe_load(configfile.read_text())))
+    except OSError as error:
+        raise DataError(f"{configfile}: cannot be read ({error.strerror}).") from None
+    except ConfigError as error:
+        raise DataError(f"{configfile}: cannot work:\n{error}") from None
+    if name not in plan.config.selections:
+        known = ", ".join(plan.config.selections)
+        raise DataError(f"{configfile}: no selection {name!r}; there are {known}.")
+    folder = Path(plan.results) / "selections" / name
+    if not (folder / "summary.json").exists():
+        raise DataError(
+            f"{folder}: the selection is not made yet. "
+            f"Run snakemake --profile profiles/local --configfile {configfile} {folder}/summary.json"
+        )
+    wildcards = cast(Wildcards, SimpleNamespace(selection=name))
+    settings = Select.model_validate_json(plan.select(wildcards))
+    parts = [Path(path) for path in plan.selection_scores(wildcards)]
+    manifests = [Path(path) for path in plan.selection_manifests(wildcards)]
+    removed = tables.read_table(folder / "removed.parquet", schemas.REMOVED)
+    ranking = rank_by(settings, parts, manifests)
+    failures = tables.read_table(Path(plan.selection_failures(wildcards)), schemas.FAILURES)
+    out = left_out(settings, tables.identity(removed), tables.identity(failures))
+    return Selected(plan, wildcards, settings, folder, parts, manifests, ranking, removed, out)
