@@ -62,7 +62,7 @@ SELECTION ?= top
 CONFIG ?= config.yaml
 explain: setup
 	@PYTHONPATH=workflow python -m semisup.questions.explain --configfile $(CONFIG) \
-		--selection "$(SELECTION)" --key "$(KEY)"
+		--selection "$(SELECTION)" --key '$(value KEY)'
 
 # How large a selection would be: make plan K="100 1000" P="1 10" FRACTION="0.5 1" [SELECTION=top]
 K ?= 1000

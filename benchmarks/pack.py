@@ -5,6 +5,7 @@ Prints one line of JSON: seconds, CPU seconds and peak memory, of this process a
 
 import json
 import multiprocessing
+import os
 import resource
 import shutil
 import subprocess
@@ -12,10 +13,8 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
-
-import numpy as np
-import pandas as pd
 
 SAMPLES_PER_SHARD = 1000
 
@@ -25,9 +24,16 @@ def ours(folder: Path, output: Path, workers: int = 2) -> None:
     from semisup.steps import pack_selection
 
     pack_selection.main(
-        settings.PackSelection(samples_per_shard=SAMPLES_PER_SHARD, seed=0),
+        settings.PackSelection(
+            part=0,
+            num_parts=1,
+            first_shard=0,
+            num_shards=1000,
+            samples_per_shard=SAMPLES_PER_SHARD,
+            seed=0,
+        ),
         folder / "selection.parquet",
-        output / "tars",
+        output / "tars" / "00000",
         output / "manifest-00000.json",
         output / "samples-00000.parquet",
         workers,
@@ -52,6 +58,8 @@ def webdataset_2_processes(folder: Path, output: Path) -> None:
 
 
 def classes_by_key(folder: Path) -> dict[str, list[int]]:
+    import pandas as pd
+
     classes = defaultdict(list)
     rows = pd.read_parquet(folder / "selection.parquet", columns=["key", "class_id"])
     for key, class_id in zip(rows.key, rows.class_id, strict=True):
@@ -79,10 +87,10 @@ def cp_of_the_output(folder: Path, output: Path) -> None:
 
 def cp_of_sources(folder: Path, output: Path) -> None:
     """Whole source tars, as many bytes."""
-    size = sum(path.stat().st_size for path in (output.parent / "ours" / "tars").iterdir())
+    size = sum(path.stat().st_size for path in (output.parent / "ours").rglob("*.tar"))
     sources = sorted((folder / "tars").glob("*.tar"))
-    ends = np.cumsum([path.stat().st_size for path in sources])
-    chosen = sources[: int(np.searchsorted(ends, size)) + 1]
+    ends = accumulate(path.stat().st_size for path in sources)
+    chosen = sources[: 1 + sum(end < size for end in ends)]
     subprocess.run(["cp", *map(str, chosen), str(output)], check=True)
 
 
@@ -99,12 +107,14 @@ WAYS: list[Callable[[Path, Path], None]] = [
 def main(way: str, folder: Path, output: Path) -> None:
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
+    import pandas  # noqa: F401  # pyarrow does when it hands over numpy arrays
     import webdataset  # noqa: F401
 
     import semisup.steps.pack_selection  # noqa: F401
 
     wall = time.perf_counter()
     {each.__name__: each for each in WAYS}[way](folder, output)
+    os.sync()  # what is not on the disk is not packed
     wall = time.perf_counter() - wall
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     written = sum(path.stat().st_size for path in output.rglob("*.tar"))

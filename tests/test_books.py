@@ -31,6 +31,7 @@ def scoring(ok: int, failed: dict[str, int], lost: int = 0) -> Ledger:
         statuses={"ok": ok, **failed},
         num_scored=ok - lost,
         num_score_rows=2 * ok,
+        num_best=[],
     )
     return books.scoring_books([indexed], counts, sum(failed.values()), 2)
 
@@ -52,16 +53,23 @@ def summary(removed: dict[str, int], scored: int, distinct: int, rows: int) -> S
 
 
 def selection(
-    removed: dict[str, int], left: int, unscored: int = 0, selected_removed: int = 0
+    removed: dict[str, int],
+    left: int,
+    unscored: int = 0,
+    selected_removed: int = 0,
+    not_drawn: int = 0,
+    forgotten: int = 0,
 ) -> Ledger:
     distinct = left // 2
-    made = summary(removed, left + sum(removed.values()), distinct, 2 * distinct)
+    scored = left + sum(removed.values()) + not_drawn + forgotten
+    made = summary(removed, scored, distinct, 2 * distinct)
+    made["num_not_drawn"], made["num_candidates"] = not_drawn, left
     in_table = {**removed, "copy": removed["copy"] + unscored}
     made["removed"] = in_table
     counts = books.SelectionCounts(
         2 * distinct, distinct, in_table, {"copy": unscored}, selected_removed
     )
-    return books.selection_books(made, counts, left + sum(removed.values()), 10**10, 2)
+    return books.selection_books(made, counts, scored, 10**10, 2)
 
 
 def balanced(ledger: Ledger) -> bool:
@@ -114,6 +122,24 @@ def test_the_rows_of_a_selection_lead_from_the_scored_to_the_selected(
 ) -> None:
     scored = Row("scored", left + sum(removed.values()), "total")
     assert left_over([scored, *selection(removed, left).rows]) == left // 2
+
+
+@given(reasons, st.integers(2, 10**6), st.integers(1, 10**6))
+def test_images_outside_the_fraction_are_subtracted(
+    removed: dict[str, int], left: int, not_drawn: int
+) -> None:
+    assert balanced(selection(removed, left, not_drawn=not_drawn))
+    assert not balanced(selection(removed, left, not_drawn=not_drawn, forgotten=1))
+
+
+def test_a_class_beyond_its_share_is_found() -> None:
+    made = summary({}, 20, 10, 10)
+    counts = books.SelectionCounts(10, 10, {}, {}, 0)
+    made["classes"][0]["num_wanted"] = 9
+    assert not balanced(books.selection_books(made, counts, 20, 9, 2))
+    made["classes"][0]["num_wanted"] = 10
+    assert balanced(books.selection_books(made, counts, 20, 10, 2))
+    assert not balanced(books.selection_books(made, counts, 20, 11, 2))
 
 
 def test_a_removed_image_in_the_selection_is_found() -> None:

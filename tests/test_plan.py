@@ -430,6 +430,11 @@ def test_a_changed_key_changes_only_the_jobs_that_depend_on_it(
 def test_the_seed_changes_what_is_random_and_nothing_else() -> None:
     changed = {key.split()[0] for key in differing(lay_out(make()), lay_out(make(seed=8)))}
     assert changed == {"make_digits", "train", "pack_selection"}
+    for drawn in ({"fraction": 0.5}, {"variant": "random", "classes_per_image": None}):
+        changes = {f"selections__top__{key}": value for key, value in drawn.items()}
+        changes["datasets__unlabeled__labels"] = True
+        one, other = (lay_out(make(seed=seed, **changes)) for seed in (7, 8))
+        assert "select" in {key.split()[0] for key in differing(one, other)}
 
 
 def test_the_report_depends_on_the_whole_configuration() -> None:

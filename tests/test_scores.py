@@ -148,6 +148,30 @@ def test_scores_that_are_not_finite_are_refused_naming_the_part(tmp_path):
         merge(paths, Cut(np.full(NUM_CLASSES, 1)))
 
 
+@pytest.mark.parametrize(
+    ("tiers", "message"),
+    [
+        ("[]", "its tiers are not all its rows"),
+        ("[[1, 16]]", "its tiers are not all its rows"),
+        ("[[2, 16], [5, 48]]", "its tiers are not its row groups"),
+        ("nonsense", "scores without tiers in the footer"),
+    ],
+)
+def test_a_footer_that_does_not_fit_is_refused(tmp_path, tiers, message):
+    (path,) = write_parts(tmp_path, [make_part(0, [(0, [1.0]), (0, [2.0]), (1, [3.0])])])
+    table = tables.read_table(path, schemas.SCORES)
+    columns = {name: table[name] for name in table.column_names}
+    tables.write_table(path, columns, schemas.SCORES, [1, 2], {scores.TIERS_KEY: tiers})
+    with pytest.raises(DataError, match=message):
+        ScoreTable(path)
+
+
+def test_class_ids_the_teacher_does_not_have_are_refused_naming_the_part(tmp_path):
+    paths = write_parts(tmp_path, [make_part(0, [(NUM_CLASSES - 1, [1.0])])])
+    with pytest.raises(DataError, match=r"part-00000\.parquet: class ids 4 to 4, but .* 2 classes"):
+        merge(paths, Cut(np.full(2, 1)))
+
+
 def test_a_table_without_tiers_is_refused(tmp_path):
     (path,) = write_parts(tmp_path, [make_part(0, [(0, [1.0])])])
     table = tables.read_table(path, schemas.SCORES)

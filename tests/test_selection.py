@@ -11,6 +11,7 @@ from semisup.selection import (
     Gathered,
     Ranked,
     best_first,
+    class_sizes,
     closest_images,
     contains,
     drawn,
@@ -134,8 +135,31 @@ def test_a_fraction_is_drawn_evenly_from_every_shard(fraction):
 
 def test_another_seed_draws_other_images():
     identities = np.arange(10_000)
-    both = drawn(identities, 0.5, seed=0) & drawn(identities, 0.5, seed=1)
-    assert both.mean() == pytest.approx(0.25, abs=0.03)
+    for shift in (0, 1, -1):
+        both = drawn(identities, 0.5, seed=0) & drawn(identities + shift, 0.5, seed=1)
+        assert both.mean() == pytest.approx(0.25, abs=0.03)
+
+
+@given(st.integers(1, 50), st.lists(st.integers(0, 9), min_size=1, max_size=30))
+def test_zipf_shares_what_balanced_gives_by_the_place_of_each_class(k, num_best):
+    sizes = class_sizes("zipf", k, np.array(num_best))
+    assert sizes.sum() == k * len(num_best)
+    order = sorted(range(len(num_best)), key=lambda c: (-num_best[c], c))
+    first = k * len(num_best) / sum(1 / r for r in range(1, len(num_best) + 1))
+    for place, class_id in enumerate(order, start=1):
+        assert abs(sizes[class_id] - first / place) < 1
+    assert class_sizes("balanced", k, np.array(num_best)).tolist() == [k] * len(num_best)
+
+
+def test_a_cut_holds_no_more_than_it_may(monkeypatch):
+    rng = np.random.default_rng(0)
+    cut = Cut(np.full(NUM_CLASSES, 1000))
+    for _ in range(100):
+        log_odds = rng.normal(size=100_000).astype(np.float32)
+        class_id = rng.integers(NUM_CLASSES, size=100_000).astype(np.int16)
+        rows = np.flatnonzero(log_odds >= cut.floor[class_id])
+        cut.offer(class_id[rows], log_odds[rows])
+    assert len(cut._keys) <= 1 << 21  # of 10 million rows
 
 
 @given(st.lists(st.integers(0, 20)), st.lists(st.integers(0, 20)))

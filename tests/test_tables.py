@@ -41,6 +41,44 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*") if path.name.startswith(".")]
 
 
+def test_every_column_is_compressed_as_its_field_says(tmp_path: Path) -> None:
+    fields = {
+        "a": (pa.int32(), "zstd", [1, 2]),
+        "b": (pa.float32(), "lz4", [1.0, 2.0]),
+        "c": (pa.list_(pa.float32()), "zstd", [[1.0], [2.0, 3.0]]),
+    }
+    schema = pa.schema(
+        [
+            pa.field(name, kind, nullable=False, metadata={"compression": codec})
+            for name, (kind, codec, _) in fields.items()
+        ]
+    )
+    path = tmp_path / "t.parquet"
+    tables.write_table(path, {name: values for name, (_, _, values) in fields.items()}, schema)
+    group = pq.read_metadata(path).row_group(0)
+    codecs = [group.column(i).compression.lower() for i in range(3)]
+    assert codecs == [codec for _, codec, _ in fields.values()]
+
+
+def test_rows_are_read_without_reading_the_row_groups_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "ROW_GROUP", 2)
+    schema = pa.schema([pa.field("a", pa.int32(), nullable=False)])
+    path = tmp_path / "t.parquet"
+    tables.write_table(path, {"a": [0, 1, 2, 3, 4]}, schema)
+    read = []
+    original = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "read_row_group",
+        lambda file, group: read.append(group) or original(file, group),
+    )
+    found = tables.read_rows(path, schema, np.array([4, 0, 1, 4]))
+    assert found["a"].to_pylist() == [4, 0, 1, 4]
+    assert read == [0, 2]
+
+
 # --- files that appear whole ---------------------------------------------------------------
 
 

@@ -2,16 +2,21 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 
 from conftest import Dataset, make_jpeg
-from semisup import images, models, schemas, settings, tables, transforms
+from semisup import images, models, samples, schemas, settings, tables, transforms
 from semisup.config import Remove
 from semisup.samples import read_samples
 from semisup.steps import count_images, find_copies, pack_selection, score_shards, select
@@ -113,7 +118,7 @@ class Chain:
         )
         return self.folder / "selection.parquet"
 
-    def pack(self, samples_per_shard: int = 4, shards_per_part: int = 2) -> Path:
+    def pack(self, samples_per_shard: int = 4, shards_per_part: int = 2, seed: int = 1) -> Path:
         """All parts of the packed selection, as if every class might hold all images."""
         num_rows = tables.count_rows(self.folder / "selection.parquet")
         num_parts = -(-(num_rows + 1) // (samples_per_shard * shards_per_part))
@@ -125,7 +130,7 @@ class Chain:
                     first_shard=part * shards_per_part,
                     num_shards=shards_per_part,
                     samples_per_shard=samples_per_shard,
-                    seed=1,
+                    seed=seed,
                 ),
                 self.folder / "selection.parquet",
                 self.folder / "packed" / "tars" / f"{part:05d}",
@@ -190,9 +195,10 @@ def test_selection_and_tars_do_not_depend_on_parts_or_workers(
     assert runs[0] == runs[1]
 
 
-def score(folder: Path, manifest: Path, teacher: Path) -> Path:
+def score(folder: Path, manifest: Path, teacher: Path, **changes: int) -> Path:
+    usual = settings.ScoreShards(classes_per_image=2, batch_size=3, precision="float32")
     score_shards.main(
-        settings.ScoreShards(classes_per_image=2, batch_size=3, precision="float32"),
+        usual.model_copy(update=changes),
         manifest,
         teacher,
         folder / "part-00000.parquet",
@@ -265,6 +271,63 @@ def test_a_damaged_commit_is_scored_again(
     score(broken_off, chain.manifests[0], chain.teacher)
     assert scored == [[0, 1]]
     assert digest(broken_off / "part-00000.parquet") == digest(chain.folder / "part-00000.parquet")
+
+
+@pytest.mark.parametrize("change", [{"classes_per_image": 1}, {"batch_size": 2}])
+def test_shards_scored_with_other_settings_are_scored_again(
+    chain: Chain, broken_off: Path, scored: list[list[int]], change: dict[str, int]
+) -> None:
+    score(broken_off, chain.manifests[0], chain.teacher, **change)
+    assert scored == [[0, 1]]
+
+
+def test_a_shard_whose_content_changed_is_scored_again(
+    chain: Chain, broken_off: Path, scored: list[list[int]]
+) -> None:
+    manifest = json.loads(chain.manifests[0].read_text())
+    manifest["shards"][0]["sha256"] = "0" * 64
+    tables.write_json(chain.manifests[0], manifest)
+    score(broken_off, chain.manifests[0], chain.teacher)
+    assert scored == [[0, 1]]
+
+
+def test_what_could_not_be_read_is_tried_again(
+    chain: Chain, scored: list[list[int]], tmp_path: Path
+) -> None:
+    tar, calm = chain_tars(chain)[0], chain.folder / "images-00000.parquet"
+    away = tar.rename(tmp_path / "away.tar")
+    samples._open.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:  # as if killed before its end
+        patch.setattr(score_shards.shutil, "rmtree", lambda *arguments, **options: None)
+        folder = score(tmp_path / "again", chain.manifests[0], chain.teacher)
+    lost = pd.read_parquet(folder / "images-00000.parquet")
+    assert (lost.status == "read_error").sum() == 7
+    away.rename(tar)
+    score(folder, chain.manifests[0], chain.teacher)
+    assert scored == [[0, 1], [0]]
+    assert digest(folder / "images-00000.parquet") == digest(calm)
+
+
+def chain_tars(chain: Chain) -> list[Path]:
+    shards = json.loads(chain.manifests[0].read_text())["shards"]
+    return [Path(shard["path"]) for shard in shards]
+
+
+def test_equal_shards_of_one_part_are_committed_each(
+    tmp_path: Path, make_dataset: Dataset, teacher: Path
+) -> None:
+    manifests = make_dataset([SHARDS[0], SHARDS[0]], None, shards_per_part=2)
+    tar = Path(json.loads(manifests[0].read_text())["shards"][1]["path"])
+    tar.unlink()
+    folder = score(tmp_path / "run", manifests[0], teacher)
+    images = pd.read_parquet(folder / "images-00000.parquet")
+    assert (images.status == "read_error").tolist() == [False] * 7 + [True] * 7
+
+
+def test_the_logsumexp_is_rounded_to_what_the_store_promises(chain: Chain) -> None:
+    logsumexp = pd.read_parquet(chain.folder / "images-00000.parquet").logsumexp.to_numpy()
+    assert (logsumexp != 0).any()
+    assert (logsumexp * 4096 == np.round(logsumexp * 4096)).all()
 
 
 def test_a_part_with_a_missing_row_is_refused_naming_the_shard(chain: Chain) -> None:
@@ -478,6 +541,46 @@ def test_packed_shards_have_the_configured_size_and_deterministic_order(chain: C
     first = digest(packed / "tars" / "00000" / "000000.tar")
     chain.pack(samples_per_shard=4)
     assert digest(packed / "tars" / "00000" / "000000.tar") == first
+
+
+def test_packed_samples_are_shuffled_by_the_seed(chain: Chain) -> None:
+    selection = pd.read_parquet(chain.select(k=20))
+    orders = []
+    for seed in (1, 2):
+        packed = chain.pack(samples_per_shard=100, seed=seed)
+        orders.append(pd.read_parquet(packed / "samples-00000.parquet").label.tolist())
+    assert sorted(orders[0]) == sorted(orders[1]) == selection.class_id.tolist()
+    assert len({tuple(order) for order in [*orders, selection.class_id]}) == 3
+
+
+def test_the_workers_of_a_killed_packing_end(tmp_path: Path) -> None:
+    script = tmp_path / "pack.py"
+    script.write_text(
+        "import operator, time\n"
+        "from semisup.steps.pack_selection import _map\n"
+        "if __name__ == '__main__':\n"
+        "    list(_map(operator.call, [time.sleep] * 2, [600] * 2, 2))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    parent = subprocess.Popen([sys.executable, str(script)], env=environment)
+    workers: list[psutil.Process] = []
+    while len(workers) < 3:  # two, and the tracker of their resources
+        time.sleep(0.1)
+        workers = psutil.Process(parent.pid).children()
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+
+
+def test_what_a_killed_packing_left_is_cleared(chain: Chain) -> None:
+    chain.select(k=5)
+    left = chain.folder / "packed" / "tars" / ".00000.tmp" / "000000.tar"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half a tar")
+    packed = chain.pack(samples_per_shard=100)
+    assert [path.name for path in (packed / "tars").iterdir()] == ["00000"]
+    assert [path.name for path in (packed / "tars" / "00000").iterdir()] == ["000000.tar"]
 
 
 def test_the_manifest_of_a_part_says_what_its_tars_are(chain: Chain) -> None:

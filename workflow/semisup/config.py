@@ -188,7 +188,8 @@ class Selection(Section):
         gt=0,
         le=1,
         description="Share of U to select from, its images drawn at random by `seed`. Nested: a "
-        "smaller fraction is part of a larger one.",
+        "smaller fraction is part of a larger one. Where copies are removed, of the images without "
+        "their copies.",
     )
 
     @model_validator(mode="after")

@@ -32,7 +32,7 @@ class ImageCounts(TypedDict):
     statuses: dict[str, int]
     num_scored: int
     num_score_rows: NotRequired[int]
-    num_best: NotRequired[list[int]]
+    num_best: list[int]
 
 
 class ClassSummary(TypedDict):
@@ -49,10 +49,12 @@ class ClassSummary(TypedDict):
 class Summary(TypedDict):
     """summary.json, written by select."""
 
+    settings: NotRequired[dict[str, object]]
     selection_sha256: str
     num_rows: int
     num_distinct: int
     num_scored: int
+    num_removed: NotRequired[int]
     num_not_drawn: int
     num_candidates: int
     removed: dict[str, int]

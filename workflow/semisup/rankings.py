@@ -49,11 +49,11 @@ class TagTable:
 
     def __init__(self, samples: Path, tags: list[int], seed: int) -> None:
         """``tags``: the class each label of the samples means, or -1."""
-        self.samples, self.tags, self.seed = samples, np.array([*tags, -1], np.int16), seed
+        self.path, self.tags, self.seed = samples, np.array([*tags, -1], np.int16), seed
 
     def read(self, tier: int) -> Rows:
         columns = ["shard_id", "sample_index", "label"]
-        table = tables.read_table(self.samples, schemas.SAMPLES, columns)
+        table = tables.read_table(self.path, schemas.SAMPLES, columns)
         identity = tables.identity(table)
         class_id = self.tags[table["label"].fill_null(-1).to_numpy()]
         draw = (random_bits(identity, self.seed, 1) >> np.uint64(40)).astype(np.float32)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from semisup import images, schemas, tables, tars
 from semisup.tables import DataError
 
-MAX_OPEN_TARS = 64
+MAX_OPEN_TARS = 256
 
 
 class Samples(NamedTuple):
@@ -47,11 +47,12 @@ class _File:
 def read_range(path: str, offset: int, size: int) -> bytes:
     """``size`` bytes of a tar from ``offset``; raises ImageError with kind ``read_error``."""
     try:
-        content = os.pread(_open(path, os.getpid()).descriptor, size, offset)
+        file = _open(path, os.getpid())  # held: another thread's tar may take its place
+        content = os.pread(file.descriptor, size, offset)
     except OSError as error:
-        raise images.ImageError("read_error", f"{path}: {error.strerror}") from None
+        raise images.ImageError(tars.READ_ERROR, f"{path}: {error.strerror}") from None
     if len(content) != size:
-        raise images.ImageError("read_error", f"{path} ends before byte {offset + size}")
+        raise images.ImageError(tars.READ_ERROR, f"{path} ends before byte {offset + size}")
     return content
 
 
@@ -59,8 +60,8 @@ def will_read(path: str, offset: int, size: int) -> None:
     """Tell the kernel what :func:`read_range` is going to read."""
     if hasattr(os, "posix_fadvise"):
         with contextlib.suppress(OSError):  # the read will say what is wrong
-            descriptor = _open(path, os.getpid()).descriptor
-            os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+            file = _open(path, os.getpid())
+            os.posix_fadvise(file.descriptor, offset, size, os.POSIX_FADV_WILLNEED)
 
 
 def samples_path(manifest: Path) -> Path:
@@ -69,8 +70,8 @@ def samples_path(manifest: Path) -> Path:
     return manifest.with_name(f"{name}.parquet")
 
 
-def read_samples(manifests: Iterable[Path]) -> Samples:
-    """The samples of one dataset from the manifests of its parts.
+def read_samples(manifests: Iterable[Path], columns: list[str] | None = None) -> Samples:
+    """The samples of one dataset, or some columns of them, from the manifests of its parts.
 
     Raises DataError when a table is not the one its manifest was written with.
     """
@@ -84,7 +85,7 @@ def read_samples(manifests: Iterable[Path]) -> Samples:
                 f"{samples_path(path)}: not the table {path} was written with. "
                 "Delete both and run again."
             )
-        parts.append(tables.read_table(samples_path(path), schemas.SAMPLES))
+        parts.append(tables.read_table(samples_path(path), schemas.SAMPLES, columns))
         shard_paths |= {shard["shard_id"]: shard["path"] for shard in manifest["shards"]}
     return Samples(dataset, pa.concat_tables(parts).unify_dictionaries(), shard_paths)
 

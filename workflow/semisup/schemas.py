@@ -54,7 +54,7 @@ SAMPLES = pa.schema(
         ),
         _field("offset", pa.int64(), "first byte of the image in its tar; -1 without an image"),
         _field("size_bytes", pa.int64(), "length of the image in bytes; 0 without an image"),
-        _field("content_hash", pa.binary(16), "first 128 bits of the image bytes' SHA-256"),
+        _field("content_hash", pa.binary(16), "XXH3 of the image bytes, 128 bits"),
         _field("label", pa.int32(), "class id from .cls; null where not labelled", nullable=True),
         *STATUS,
     ]
@@ -180,7 +180,7 @@ SELECTION = pa.schema(
         _field("extension", pa.string(), "of the image member: jpg, png, ..."),
         _field("offset", pa.int64(), "first byte of the image in its tar"),
         _field("size_bytes", pa.int64(), "length of the image in bytes"),
-        _field("content_hash", pa.binary(16), "first 128 bits of the image bytes' SHA-256"),
+        _field("content_hash", pa.binary(16), "XXH3 of the image bytes, 128 bits"),
     ]
 )
 

@@ -2,7 +2,8 @@
 
 The rows of a part are split into tiers by their rank within the class (selection.TIERS), each a run
 of row groups. A merge over many parts reads the first tier of each, then only where rows further
-down may still enter: what it reads grows with the selection, not with U.
+down may still enter: where images come in no order, what it reads grows with the selection more than
+with U. At worst, a U sorted by class, it reads every tier twice.
 """
 
 import json
@@ -35,7 +36,10 @@ TIERS_KEY, BEST_KEY = "tiers", "num_best"
 """In the footer: rows of each tier, and the ranks it covers; of how many images each class is the
 best."""
 
-AHEAD = 4
+AHEAD = 2
+"""Parts read ahead, for each thread."""
+
+DAMAGED = "Not what this pipeline wrote: delete it and run again."
 
 Allowed = Callable[[Ranked], np.ndarray]
 """Which rows may be selected, as a boolean mask."""
@@ -87,6 +91,7 @@ class Rows(NamedTuple):
 class Part(Protocol):
     """What a merge reads: rows of one part of U, the best of each class in the first tier."""
 
+    path: Path
     tiers: list[Tier]
 
     def read(self, tier: int) -> Rows: ...
@@ -105,11 +110,15 @@ class ScoreTable:
         first = 0
         for length, size in self._footer(TIERS_KEY):
             last = first
-            while length > 0:
+            while length > 0 and last < self.metadata.num_row_groups:
                 length -= self.metadata.row_group(last).num_rows
                 last += 1
+            if length:
+                raise DataError(f"{self.path}: its tiers are not its row groups. {DAMAGED}")
             yield Tier(list(range(first, last)), size)
             first = last
+        if sum(self.metadata.row_group(i).num_rows for i in range(first)) != self.metadata.num_rows:
+            raise DataError(f"{self.path}: its tiers are not all its rows. {DAMAGED}")
 
     def num_best(self) -> np.ndarray:
         """Of how many images each class is the best; the last classes may be missing."""
@@ -117,21 +126,16 @@ class ScoreTable:
 
     def _footer(self, key: str) -> Any:
         try:
-            return json.loads(self.metadata.metadata[key.encode()])
-        except KeyError:
-            raise DataError(
-                f"{self.path}: scores without {key} in the footer, not written by this pipeline. "
-                "Delete it and run again."
-            ) from None
+            return json.loads((self.metadata.metadata or {})[key.encode()])
+        except (KeyError, ValueError):
+            raise DataError(f"{self.path}: scores without {key} in the footer. {DAMAGED}") from None
 
     def read(self, tier: int) -> Rows:
         """A tier. Raises DataError when a score is not finite."""
         table = self.read_columns(tier, ["class_id", "log_odds"])
         class_id, log_odds = table["class_id"].to_numpy(), table["log_odds"].to_numpy()
         if not np.isfinite(log_odds).all():
-            raise DataError(
-                f"{self.path}: holds scores that are not finite. Delete it and run again."
-            )
+            raise DataError(f"{self.path}: holds scores that are not finite. {DAMAGED}")
 
         def take(rows: np.ndarray) -> Ranked:
             rest = self.read_columns(tier, ["shard_id", "sample_index", "prediction_rank"])
@@ -165,23 +169,34 @@ def merge(
     once; of those that equal the last score the first by identity.
     """
     with ThreadPoolExecutor(threads) as pool:
-        parts = list(_ahead(pool, open_part, paths))
-        _find(cut, parts, allowed, pool)
+        parts = list(_ahead(pool, threads, open_part, paths))
+        _find(cut, parts, allowed, pool, threads)
         lengths, last, quota = cut.last()
         floor, gathered = last.copy(), Gathered(lengths)
-        for blocks in _ahead(pool, partial(_gather, floor=floor, allowed=allowed), parts):
+        for blocks in _ahead(pool, threads, partial(_gather, floor=floor, allowed=allowed), parts):
             for block in blocks:
                 gathered.add(block.take(take_ties(block, last, quota)))
             floor[quota == 0] = np.nextafter(last[quota == 0], np.float32(np.inf))
     return gathered.ranked()
 
 
-def _find(cut: Cut, parts: list[Part], allowed: Allowed | None, pool: ThreadPoolExecutor) -> None:
+def _find(
+    cut: Cut,
+    parts: list[Part],
+    allowed: Allowed | None,
+    pool: ThreadPoolExecutor,
+    threads: int,
+) -> None:
     """Offer ``cut`` all rows that matter, a tier of all parts after the other."""
     reach = [np.full(len(cut.floor), np.inf, np.float32) for _ in parts]
 
     def read(number: int, tier: int) -> tuple[np.ndarray, np.ndarray]:
         class_id, log_odds, take = parts[number].read(tier)
+        if len(class_id) and not 0 <= class_id[0] <= class_id[-1] < len(cut.floor):
+            raise DataError(
+                f"{parts[number].path}: class ids {class_id[0]} to {class_id[-1]}, but the teacher has "
+                f"{len(cut.floor)} classes. {DAMAGED}"
+            )
         size = parts[number].tiers[tier].size
         reach[number] = next_at_most(class_id, log_odds, size, len(cut.floor))
         rows = np.flatnonzero(log_odds >= cut.floor[class_id])
@@ -191,7 +206,7 @@ def _find(cut: Cut, parts: list[Part], allowed: Allowed | None, pool: ThreadPool
 
     for tier in range(max((len(part.tiers) for part in parts), default=0)):
         deep = [i for i, best in enumerate(reach) if np.any(best >= cut.floor)]
-        for class_id, log_odds in _ahead(pool, partial(read, tier=tier), deep):
+        for class_id, log_odds in _ahead(pool, threads, partial(read, tier=tier), deep):
             cut.offer(class_id, log_odds)
         cut.settle()
 
@@ -215,19 +230,22 @@ def rows_not_below(
 ) -> Iterator[Ranked]:
     """All rows not below the floor of their class, reading no tier without need."""
     with ThreadPoolExecutor(threads) as pool:
-        parts = _ahead(pool, open_part, paths)
-        for blocks in _ahead(pool, partial(_gather, floor=floor, allowed=None), parts):
+        parts = _ahead(pool, threads, open_part, paths)
+        for blocks in _ahead(pool, threads, partial(_gather, floor=floor, allowed=None), parts):
             yield from blocks
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item]
+    pool: ThreadPoolExecutor,
+    threads: int,
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
 ) -> Iterator[Result]:
     """Like ``map``, in order, computed ahead in the pool, a bounded number at a time."""
     waiting: deque[Future[Result]] = deque()
     for item in items:
         waiting.append(pool.submit(function, item))
-        if len(waiting) > AHEAD:
+        if len(waiting) > AHEAD * threads:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()

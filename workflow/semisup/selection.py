@@ -95,7 +95,7 @@ class Cut:
     """The score of the K-th best row of each class among those offered, whatever their order.
 
     Rows below ``floor`` (float32, one per class) cannot change it. K is ``images_per_class``, one
-    number for each class. Memory: 8 bytes for each of their sum, twice.
+    number for each class. Memory: 8 bytes for each of their sum, about four times.
     """
 
     def __init__(self, images_per_class: np.ndarray, min_log_odds: float = -np.inf) -> None:

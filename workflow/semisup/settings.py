@@ -43,7 +43,7 @@ class PackFolder(Settings):
 class IndexShards(Settings):
     """``stamp`` changes when a tar may have changed; contents are then hashed again."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     dataset: str
     part: int
     first_shard: int

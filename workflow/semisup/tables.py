@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+ROW_GROUP = 262_144
 ENCODINGS = {"delta": "DELTA_BINARY_PACKED", "split": "BYTE_STREAM_SPLIT"}
 
 
@@ -65,11 +66,13 @@ def write_table(
 ) -> None:
     """Write columns (numpy arrays or Arrow arrays of one length) with exactly this schema.
 
-    ``row_groups``: lengths of the row groups in order; by default Parquet's own. ``metadata``: for
-    the footer. Raises DataError when a non-nullable column holds a null.
+    ``row_groups``: lengths of the row groups in order; by default ROW_GROUP. ``metadata``: for the
+    footer. Raises DataError when a non-nullable column holds a null.
     """
     table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
-    lengths = row_groups or [len(table)]
+    lengths = row_groups or [
+        min(ROW_GROUP, len(table) - start) for start in range(0, max(len(table), 1), ROW_GROUP)
+    ]
     if sum(lengths) != len(table):
         raise ValueError(f"{path}: row groups of {sum(lengths)} rows for {len(table)}")
     for field in schema:
@@ -80,7 +83,7 @@ def write_table(
         pq.ParquetWriter(
             temporary,
             schema,
-            compression={f.name: _storage(f, "compression") or "zstd" for f in schema},
+            compression={_leaf(f): _storage(f, "compression") or "zstd" for f in schema},
             use_dictionary=[f.name for f in schema if _storage(f, "encoding") == "dictionary"],
             column_encoding={
                 f.name: ENCODINGS[_storage(f, "encoding")]
@@ -95,6 +98,11 @@ def write_table(
             writer.write_table(table.slice(start, length), row_group_size=max(length, 1))
             start += length
         writer.add_key_value_metadata(metadata or {})
+
+
+def _leaf(field: pa.Field) -> str:
+    """The name Parquet has for a column, where lists nest."""
+    return f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
 
 
 def _storage(field: pa.Field, choice: str) -> str:
@@ -136,7 +144,7 @@ def read_rows(path: Path, schema: pa.Schema, rows: np.ndarray) -> pa.Table:
 def open_table(path: Path, schema: pa.Schema) -> pq.ParquetFile:
     """An open table to read row groups of; raises DataError as :func:`read_table` does."""
     try:
-        file = pq.ParquetFile(path, memory_map=True)
+        file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise unreadable(path, error) from error
     if not file.schema_arrow.equals(schema):

@@ -1,5 +1,6 @@
 """What people ask about results; no rule calls it. Each has a command in the Makefile."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple, cast
@@ -49,6 +50,10 @@ def open_selection(configfile: Path, name: str) -> Selected:
         )
     wildcards = cast(Wildcards, SimpleNamespace(selection=name))
     settings = Select.model_validate_json(plan.select(wildcards))
+    if json.loads(settings.canonical()) != tables.read_json(folder / "summary.json")["settings"]:
+        raise DataError(
+            f"{folder}: made with other settings than {configfile} has now. Run snakemake first."
+        )
     parts = [Path(path) for path in plan.selection_scores(wildcards)]
     manifests = [Path(path) for path in plan.selection_manifests(wildcards)]
     removed = tables.read_table(folder / "removed.parquet", schemas.REMOVED)

@@ -10,13 +10,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from semisup import schemas, tables, tars
+from semisup.datasets import MAX_CLASSES
 from semisup.questions import Selected, open_selection
 from semisup.rankings import look_up
+from semisup.removal import COPY
 from semisup.samples import samples_path
 from semisup.scores import Part, rows_not_below
 from semisup.selection import Ranked, concatenate, drawn, score_of
 from semisup.steps import run
-from semisup.steps.select import COPY, allowed_rows
+from semisup.steps.select import allowed_rows
 from semisup.tables import DataError
 
 
@@ -61,7 +63,7 @@ def _explain(selected: Selected, part: int, sample: dict[str, Any]) -> Iterator[
     for reason in reasons:
         yield f"  removed: {_why(selected, reason, identity)}"
     if not drawn(np.array([identity]), settings.fraction, settings.seed)[0]:
-        yield f"  not among the {settings.fraction:.0%} of U that were drawn"
+        yield f"  not among the fraction {settings.fraction:g} of U that were drawn"
         return
     own = _rows_of(ranking.open_part(ranking.paths[part]), identity)
     better = _count_better(selected, own, identity)
@@ -136,7 +138,7 @@ def _rows_of(part: Part, identity: int) -> Ranked:
 def _count_better(selected: Selected, own: Ranked, identity: int) -> list[int]:
     """How many images that may be selected are ahead of this one, for each of its classes."""
     ranking, allowed = selected.ranking, allowed_rows(selected.left_out, selected.settings)
-    floor = np.full(np.iinfo(np.int16).max, np.inf, np.float32)
+    floor = np.full(MAX_CLASSES, np.inf, np.float32)
     floor[own.class_id] = own.log_odds
     counts = np.zeros(len(floor), np.int64)
     for rows in rows_not_below(ranking.paths, floor, open_part=ranking.open_part):

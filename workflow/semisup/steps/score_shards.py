@@ -42,7 +42,8 @@ def main(
     samples = read_samples([manifest])
     with_what = settings.canonical() + tables.file_sha256(weights)
     committed = {
-        shard["shard_id"]: work / f"{_digest(with_what + shard['sha256'])}.parquet"
+        shard["shard_id"]: work
+        / f"{shard['shard_id']:06d}-{_digest(with_what + shard['sha256'])}.parquet"
         for shard in tables.read_json(manifest)["shards"]
     }
     missing = [shard_id for shard_id, path in committed.items() if not _is_whole(path)]
@@ -76,13 +77,14 @@ def _digest(text: str) -> str:
 
 
 def _is_whole(path: Path) -> bool:
+    """Whether a committed shard need not be scored again; what could not be read is tried again."""
     try:
-        tables.read_table(path, schemas.SHARD_SCORES)
+        status = tables.read_table(path, schemas.SHARD_SCORES, ["status"])["status"]
     except DataError as error:
         if path.exists():
             log.warning("%s; the shard is scored again", error)
         return False
-    return True
+    return tars.READ_ERROR not in status.unique().to_pylist()
 
 
 def _score(

@@ -1,6 +1,8 @@
 """Select the best images of each class over all parts of U, minus what must not be selected."""
 
+import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -11,15 +13,15 @@ import pyarrow as pa
 
 from semisup import schemas, settings, tables
 from semisup.changes import record_changes
-from semisup.config import Remove
+from semisup.ledger import ImageCounts
 from semisup.rankings import LogitTable, TagTable, look_up
+from semisup.removal import COPY, DUPLICATE, removed_images
 from semisup.samples import read_samples, samples_path
 from semisup.scores import Allowed, OpenPart, ScoreTable, merge
 from semisup.selection import (
     Cut,
     Ranked,
     class_sizes,
-    closest_images,
     contains,
     drawn,
     lowest_log_odds,
@@ -30,9 +32,6 @@ from semisup.steps import run
 from semisup.tables import DataError
 
 log = logging.getLogger("semisup")
-
-DUPLICATE = "duplicate_of_evaluation"
-COPY = "copy"
 
 
 def main(
@@ -55,53 +54,45 @@ def main(
     ``classes``: the teacher's class names, one a line. ``pairs``, ``copies``, ``reviewed``: at most
     one file each. Raises DataError when a reviewed image is unknown.
     """
+    workers = max(workers, 1)
     manifests = tables.part_paths(first_manifest, settings.num_parts)
     removal = removed_images(settings.remove, pairs, copies, reviewed, manifests)
     _write_removed(removed, removal)
     removed_ids = removal["identity"].to_numpy(np.int64)
     failed = tables.identity(tables.read_table(failures, schemas.FAILURES))
-    unscored = np.union1d(failed, removed_ids)
+    scored: ImageCounts = tables.read_json(counts)
+    images = count_candidates(settings, scored["num_scored"], manifests, removed_ids, failed)
 
-    class_names = classes.read_text(encoding="utf-8").splitlines()
-    num_best = np.array(tables.read_json(counts)["num_best"])
+    names = classes.read_text(encoding="utf-8").splitlines()
+    num_best = np.array(scored["num_best"])
     wanted = class_sizes(settings.variant, settings.images_per_class, num_best)
     parts = tables.part_paths(first_scores, settings.num_parts)
+    allowed = allowed_rows(left_out(settings, removed_ids, failed), settings)
     ranking = rank_by(settings, parts, manifests)
-    chosen = merge(
-        ranking.paths,
-        Cut(wanted, ranking.least),
-        allowed_rows(left_out(settings, removed_ids, failed), settings),
-        max(workers, 1),
-        ranking.open_part,
-    )
+    cut = Cut(wanted, ranking.least)
+    chosen = merge(ranking.paths, cut, allowed, workers, ranking.open_part)
+    if not len(chosen.identity):
+        raise DataError(
+            f"{summary.parent.name}: no image is selected. Of {images['num_scored']} scored images "
+            f"{images['num_removed']} are removed (duplicates.remove), {images['num_not_drawn']} are "
+            f"outside the fraction, and of {images['num_candidates']} left none is labelled or "
+            f"reaches min_score {settings.min_score:g}."
+        )
     log_odds, prediction_rank = chosen.log_odds, chosen.prediction_rank
     if ranking.open_part is not ScoreTable:
         log_odds, prediction_rank = look_up(parts, chosen)
-    write_selection(selection, chosen, log_odds, prediction_rank, class_names, manifests)
+    write_selection(selection, chosen, log_odds, prediction_rank, names, manifests, workers)
     record_changes(selection)
-
-    num_scored = tables.read_json(counts)["num_scored"]
-    num_removed = len(unscored) - len(failed)
-    num_not_drawn = count_not_drawn(manifests, unscored, settings) if settings.fraction < 1 else 0
-    per_class = np.bincount(chosen.class_id, minlength=len(class_names))
-    by_chance = settings.tags is not None
-    cuts = [None] * len(class_names) if by_chance else _cuts(chosen, log_odds, len(class_names))
-    num_candidates = num_scored - num_removed - num_not_drawn
-    if not len(chosen.identity):
-        raise DataError(
-            f"{summary.parent.name}: no image is selected. Of {num_scored} scored images {num_removed} "
-            f"are removed (duplicates.remove), {num_not_drawn} are outside the fraction, and of "
-            f"{num_candidates} left none reaches min_score {settings.min_score:g}."
-        )
+    num_images = np.bincount(chosen.class_id, minlength=len(names))
+    cuts = [None] * len(names) if settings.tags else _cuts(chosen, log_odds, len(names))
     tables.write_json(
         summary,
         {
+            "settings": json.loads(settings.canonical()),
             "selection_sha256": tables.file_sha256(selection),
             "num_rows": len(chosen.identity),
             "num_distinct": len(np.unique(chosen.identity)),
-            "num_scored": num_scored,
-            "num_not_drawn": num_not_drawn,
-            "num_candidates": num_candidates,
+            **images,
             "removed": {
                 reason: int((removal["reason"] == reason).sum()) for reason in (DUPLICATE, COPY)
             },
@@ -110,17 +101,36 @@ def main(
                     "class_id": i,
                     "class_name": name,
                     "num_wanted": int(wanted[i]),
-                    "num_images": int(per_class[i]),
+                    "num_images": int(num_images[i]),
                     "cut_log_odds": cuts[i],
                     "cut_score": None if cuts[i] is None else _score(cuts[i]),
                 }
-                for i, name in enumerate(class_names)
+                for i, name in enumerate(names)
             ],
         },
     )
-    log.info("%d images for %d classes", len(chosen.identity), len(class_names))
-    if short := int((per_class < wanted).sum()):
+    log.info("%d images for %d classes", len(chosen.identity), len(names))
+    if short := int((num_images < wanted).sum()):
         log.warning("%d classes have fewer images than wanted", short)
+
+
+def count_candidates(
+    settings: settings.Select,
+    num_scored: int,
+    manifests: list[Path],
+    removed: np.ndarray,
+    failed: np.ndarray,
+) -> dict[str, int]:
+    """How many of the scored images may be selected, and why not the others."""
+    unscored = np.union1d(failed, removed)
+    num_removed = len(unscored) - len(failed)
+    num_not_drawn = count_not_drawn(manifests, unscored, settings) if settings.fraction < 1 else 0
+    return {
+        "num_scored": num_scored,
+        "num_removed": num_removed,
+        "num_not_drawn": num_not_drawn,
+        "num_candidates": num_scored - num_removed - num_not_drawn,
+    }
 
 
 def _score(log_odds: float | None) -> float:
@@ -177,75 +187,6 @@ def count_not_drawn(manifests: list[Path], left_out: np.ndarray, settings: setti
     return count
 
 
-def removed_images(
-    remove: Remove | None,
-    pairs: list[Path],
-    copies: list[Path],
-    reviewed: list[Path],
-    manifests: list[Path],
-) -> pd.DataFrame:
-    """identity, reason, distance of every image that may not be selected, by identity, once each."""
-    found = {"identity": np.empty(0, np.int64), "reason": "", "distance": np.empty(0, np.float32)}
-    blocks = [pd.DataFrame(found)]
-    if remove:
-        for path in pairs:
-            blocks.append(_close_images(remove, path, reviewed, manifests))
-        for path in copies if remove.copies else []:
-            identities = tables.identity(tables.read_table(path, schemas.COPIES))
-            blocks.append(pd.DataFrame({"identity": identities, "reason": COPY, "distance": None}))
-    together = pd.concat([block for block in blocks if len(block)] or blocks)
-    return together.drop_duplicates("identity").sort_values("identity", ignore_index=True)
-
-
-def _close_images(
-    remove: Remove, path: Path, reviewed: list[Path], manifests: list[Path]
-) -> pd.DataFrame:
-    table = tables.read_table(path, schemas.DUPLICATES)
-    identities, distances = tables.identity(table), table["distance"].to_numpy()
-    close, nearest = closest_images(identities, distances, remove.closest, remove.max_distance)
-    distance = dict(zip(close.tolist(), nearest.tolist(), strict=True))
-    for review in reviewed:
-        for identity, decision in _read_review(review, manifests).items():
-            if decision == "keep":
-                distance.pop(identity, None)
-            else:
-                own = distances[identities == identity]
-                distance[identity] = float(own.min()) if len(own) else float("nan")
-    return pd.DataFrame(
-        {"identity": list(distance), "reason": DUPLICATE, "distance": list(distance.values())}
-    )
-
-
-def _read_review(path: Path, manifests: list[Path]) -> dict[int, str]:
-    """Decisions by identity; raises DataError on anything but known images and keep or remove."""
-    try:
-        review = pd.read_csv(path)
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as CSV ({error}).") from None
-    columns = ["shard_id", "sample_index", "decision"]
-    if missing := [name for name in columns if name not in review]:
-        raise DataError(f"{path}: columns {missing} are missing; it has {list(review.columns)}.")
-    wrong = sorted(set(review["decision"].astype(str)) - {"keep", "remove"})
-    if wrong:
-        raise DataError(f"{path}: decision must be keep or remove, not {wrong[:3]}.")
-    num_samples = {
-        shard["shard_id"]: shard["num_samples"]
-        for manifest in manifests
-        for shard in tables.read_json(manifest)["shards"]
-    }
-    shard_ids = review["shard_id"].to_numpy(np.int64)
-    sample_indices = review["sample_index"].to_numpy(np.int64)
-    unknown = [
-        (shard_id, index)
-        for shard_id, index in zip(shard_ids.tolist(), sample_indices.tolist(), strict=True)
-        if not 0 <= index < num_samples.get(shard_id, 0)
-    ]
-    if unknown:
-        raise DataError(f"{path}: {len(unknown)} images are not in U, first {unknown[:3]}.")
-    identities = (shard_ids << 32) | sample_indices
-    return dict(zip(identities.tolist(), review["decision"], strict=True))
-
-
 def _write_removed(path: Path, removal: pd.DataFrame) -> None:
     shard_ids, sample_indices = tables.split_identity(removal["identity"].to_numpy(np.int64))
     distance = [None if pd.isna(x) else x for x in removal["distance"]]
@@ -258,7 +199,8 @@ def _write_removed(path: Path, removal: pd.DataFrame) -> None:
     tables.write_table(path, columns, schemas.REMOVED)
 
 
-SOURCE = ["key", "shard", "extension", "offset", "size_bytes", "content_hash"]
+INDEXED = ["key", "extension", "offset", "size_bytes", "content_hash"]
+LONG = pa.large_string()
 
 
 def write_selection(
@@ -268,40 +210,73 @@ def write_selection(
     prediction_rank: np.ndarray,
     classes: list[str],
     manifests: list[Path],
+    workers: int = 1,
 ) -> None:
     """Rows in rank order; NaN in ``log_odds`` where the class has no stored score."""
     unknown = np.isnan(log_odds)
-    source = _locate(chosen.identity, manifests)
+    source = _locate(chosen.identity, manifests, workers)
     shard_ids, sample_indices = tables.split_identity(chosen.identity)
     columns = {
         "class_id": chosen.class_id,
-        "class_name": pa.array(classes, pa.string()).take(pa.array(chosen.class_id)),
+        "class_name": _take(pa.array(classes, pa.string()), chosen.class_id),
         "class_rank": ranks_in_class(chosen.class_id),
         "score": pa.array(score_of(log_odds), mask=unknown),
         "log_odds": pa.array(log_odds, mask=unknown),
         "prediction_rank": pa.array(prediction_rank, mask=unknown),
         "shard_id": shard_ids,
         "sample_index": sample_indices,
-        **{name: source[name] for name in SOURCE},
+        "shard": _take(pa.array(shard_paths(manifests), pa.string()), shard_ids),
+        **source,
     }
     tables.write_table(path, columns, schemas.SELECTION)
 
 
-def _locate(identities: np.ndarray, manifests: list[Path]) -> pa.Table:
-    """Key and place of the images, one row for each identity, reading the index part by part."""
+def shard_paths(manifests: list[Path]) -> list[str]:
+    """The paths of the shards of all parts, by shard id."""
+    return [shard["path"] for path in manifests for shard in tables.read_json(path)["shards"]]
+
+
+def _take(values: pa.Array, indices: np.ndarray) -> pa.ChunkedArray:
+    """In chunks, as one array of text ends at 2 GiB."""
+    step = 1 << 20
+    blocks = [values.take(indices[i : i + step]) for i in range(0, len(indices), step)]
+    chunks = [block.cast(pa.string()) if values.type == LONG else block for block in blocks]
+    return pa.chunked_array(chunks, pa.string() if values.type == LONG else values.type)
+
+
+def _locate(
+    identities: np.ndarray, manifests: list[Path], workers: int
+) -> dict[str, pa.ChunkedArray]:
+    """The columns INDEXED of the images, reading the index part by part.
+
+    Raises DataError when the index does not hold an image.
+    """
     by_identity = np.argsort(identities, kind="stable")
     wanted = identities[by_identity]
-    found = []
-    for manifest in manifests:
-        samples = read_samples([manifest])
+
+    def read(manifest: Path) -> pa.Table:
+        samples = read_samples([manifest], ["shard_id", "sample_index", *INDEXED])
         indexed = tables.identity(samples.table)
         first, end = np.searchsorted(wanted, indexed[[0, -1]] + [0, 1]) if len(indexed) else (0, 0)
-        rows = samples.table.take(np.searchsorted(indexed, wanted[first:end]))
-        paths = [samples.shard_paths[i] for i in rows["shard_id"].to_pylist()]
-        found.append(rows.append_column("shard", pa.array(paths, pa.string())).select(SOURCE))
+        rows = np.searchsorted(indexed, wanted[first:end])
+        if not np.array_equal(indexed[rows], wanted[first:end]):
+            raise DataError(
+                f"{manifest}: there are scores of images this index does not hold. "
+                "Delete the scores of this part and run again."
+            )
+        found = samples.table.select(INDEXED).take(rows)
+        return found.set_column(0, "key", found["key"].cast(LONG))
+
+    with ThreadPoolExecutor(workers) as pool:
+        found = pa.concat_tables(pool.map(read, manifests)).combine_chunks()
+    if len(found) != len(wanted):
+        raise DataError(
+            f"{manifests[0]} and the other parts of the index hold {len(found)} of {len(wanted)} "
+            "selected images. Delete the scores of this dataset and run again."
+        )
     place = np.empty_like(by_identity)
     place[by_identity] = np.arange(len(by_identity))
-    return pa.concat_tables(found).take(place)
+    return {name: _take(found[name].chunk(0), place) for name in INDEXED}
 
 
 def _cuts(chosen: Ranked, log_odds: np.ndarray, num_classes: int) -> list[float | None]:
