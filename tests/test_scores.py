@@ -132,6 +132,17 @@ def test_a_file_holds_every_row_once_and_any_reader_reads_it(tmp_path):
     assert together.log_odds.tolist() == part.log_odds.tolist()
 
 
+def test_a_flipped_bit_is_found(tmp_path):
+    rows = [(i % NUM_CLASSES, [float(i % 7), -1.0]) for i in range(40)]
+    (path,) = write_parts(tmp_path, [make_part(0, rows)])
+    column = pq.read_metadata(path).row_group(0).column(1)  # log_odds
+    whole = bytearray(path.read_bytes())
+    whole[column.data_page_offset + column.total_compressed_size - 2] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(DataError, match=r"part-00000\.parquet: cannot be read"):
+        merge([path], Cut(np.full(NUM_CLASSES, 9)))
+
+
 def test_scores_that_are_not_finite_are_not_written(tmp_path):
     with pytest.raises(DataError, match="not finite"):
         write_scores(tmp_path / "part-00000.parquet", make_part(0, [(0, [float("nan")])]))

@@ -146,7 +146,9 @@ class ScoreTable:
 
     def read_columns(self, tier: int, columns: list[str]) -> pa.Table:
         try:
-            with pq.ParquetFile(self.path, metadata=self.metadata) as file:
+            with pq.ParquetFile(
+                self.path, metadata=self.metadata, page_checksum_verification=True
+            ) as file:
                 return file.read_row_groups(self.tiers[tier].row_groups, columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise tables.unreadable(self.path, error) from error
@@ -177,7 +179,7 @@ def merge(
             for block in blocks:
                 gathered.add(block.take(take_ties(block, last, quota)))
             floor[quota == 0] = np.nextafter(last[quota == 0], np.float32(np.inf))
-    return gathered.ranked()
+        return gathered.ranked(pool.map)
 
 
 def _find(

@@ -5,6 +5,7 @@ of their identities, so a stable sort by class and log-odds is that order: of tw
 that came first wins, and identities are never compared.
 """
 
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -178,17 +179,19 @@ class Gathered:
             column[place] = new
         self._next += np.bincount(rows.class_id, minlength=len(self._next))
 
-    def ranked(self) -> Ranked:
-        """All rows in rank order. Raises ValueError when some are missing."""
+    def ranked(self, each: Callable[..., Iterable[None]] = map) -> Ranked:
+        """All rows in rank order, each class by ``each``. Raises ValueError when some are missing."""
         if not np.array_equal(self._next, self._ends):
             raise ValueError("rows are missing")
-        start = 0
-        for end in self._ends.tolist():
+
+        def rank(start: int, end: int) -> None:
             own = Ranked(*(column[start:end] for column in self._rows))
             order = best_first(own.log_odds)
             for column in own:
                 column[:] = column[order]
-            start = end
+
+        ends = self._ends.tolist()
+        list(each(rank, [0, *ends[:-1]], ends))
         return self._rows
 
 

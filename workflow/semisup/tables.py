@@ -91,6 +91,7 @@ def write_table(
                 if _storage(f, "encoding") in ENCODINGS
             },
             store_schema=True,
+            write_page_checksum=True,
         ) as writer,
     ):
         start = 0
@@ -144,7 +145,7 @@ def read_rows(path: Path, schema: pa.Schema, rows: np.ndarray) -> pa.Table:
 def open_table(path: Path, schema: pa.Schema) -> pq.ParquetFile:
     """An open table to read row groups of; raises DataError as :func:`read_table` does."""
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise unreadable(path, error) from error
     if not file.schema_arrow.equals(schema):
