@@ -54,8 +54,13 @@ cifar10: setup
 FOLDER ?= /tmp/semisup-benchmark
 benchmark: setup
 	VIRTUAL_ENV=.venv uv pip install --quiet --require-hashes -r benchmarks/requirements.txt
-	PYTHONPATH=workflow python benchmarks/compare_merge.py $(FOLDER)/merge
-	PYTHONPATH=workflow python benchmarks/compare_pack.py $(FOLDER)/pack
+	PYTHONPATH=$(CURDIR)/workflow; export PYTHONPATH; \
+	python benchmarks/store.py $(FOLDER)/store && \
+	python benchmarks/compare_merge.py $(FOLDER)/merge && \
+	python benchmarks/must_read.py $(FOLDER)/merge/semisup && \
+	python benchmarks/adversaries.py $(FOLDER)/adversaries && \
+	python benchmarks/compare_pack.py $(FOLDER)/pack && \
+	python benchmarks/questions.py $(FOLDER)/questions
 
 # Why an image is or is not in a selection: make explain KEY=... [SELECTION=top] [CONFIG=config.yaml]
 SELECTION ?= top

@@ -19,6 +19,7 @@ Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def ours(paths: list[str], k: int, threads: int = 2, again: int = 1) -> Columns:
+    from semisup import memory
     from semisup.scores import Rows, ScoreTable, merge
     from semisup.selection import Cut, Ranked
 
@@ -36,6 +37,7 @@ def ours(paths: list[str], k: int, threads: int = 2, again: int = 1) -> Columns:
         def shifted(self, rows: Ranked) -> Ranked:
             return rows._replace(identity=rows.identity + self.offset)
 
+    memory.keep_freed()  # as the step does
     parts = [Path(path).parent / str(i) / Path(path).name for i in range(again) for path in paths]
     cut = Cut(np.full(NUM_CLASSES, k))
     chosen = merge(parts, cut, threads=threads, open_part=Again)

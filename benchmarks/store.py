@@ -26,6 +26,7 @@ IDENTITY = ["shard_id", "sample_index"]
 
 def main(folder: Path) -> None:
     # A shard holds 10,000 images, a part 100 shards.
+    folder.mkdir(parents=True, exist_ok=True)
     image = np.arange(NUM_IMAGES)
     rows = score_files.make_part(0, NUM_IMAGES)
     identity = np.repeat((image // 10_000 << 32) | image % 10_000, P)

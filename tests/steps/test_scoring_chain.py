@@ -114,6 +114,7 @@ class Chain:
             self.folder / "selection.parquet",
             self.folder / "removed.parquet",
             self.folder / "summary.json",
+            self.folder / "settings.json",
             self.workers,
         )
         return self.folder / "selection.parquet"
@@ -179,20 +180,28 @@ def test_scores_are_the_softmax_of_the_teacher(chain: Chain) -> None:
     assert probabilities == pytest.approx(best.values[:2].numpy(), rel=1e-5)
 
 
-@pytest.mark.parametrize(("shards_per_part", "workers"), [(1, 0), (3, 1), (4, 2)])
-def test_selection_and_tars_do_not_depend_on_parts_or_workers(
-    tmp_path: Path, make_dataset: Dataset, teacher: Path, shards_per_part: int, workers: int
+def test_selection_and_tars_do_not_depend_on_parts_workers_or_who_is_first(
+    tmp_path: Path, make_dataset: Dataset, teacher: Path
 ) -> None:
+    shards = [
+        *SHARDS,
+        SHARDS[1],
+        SHARDS[0],
+        [(k, {"jpg": make_jpeg(i)}) for i, k in enumerate("ab")],
+    ]
     runs = []
-    for name, size, num_workers in (("a", 2, 0), ("b", shards_per_part, workers)):
-        manifests = make_dataset(SHARDS, None, "data", shards_per_part=size)
-        run = Chain(tmp_path / name, manifests, teacher, num_workers)
+    for num_parts, size, workers in ((1, 7, 0), (2, 4, 2), (7, 1, 1)):
+        manifests = make_dataset(shards, None, "data", shards_per_part=size)
+        assert len(manifests) == num_parts
+        run = Chain(tmp_path / str(num_parts), manifests, teacher, workers)
+        for part in np.random.default_rng(num_parts).permutation(num_parts).tolist():
+            run.score(part, manifests[part])
         selection = run.select()
-        packed = run.pack(shards_per_part=shards_per_part)
+        packed = run.pack(shards_per_part=num_parts)
         samples = read_samples(sorted(packed.glob("manifest-*"))).table
         tars = sorted((packed / "tars").rglob("*.tar"))
         runs.append([digest(selection), samples, *map(digest, tars)])
-    assert runs[0] == runs[1]
+    assert runs[0] == runs[1] == runs[2]
 
 
 def score(folder: Path, manifest: Path, teacher: Path, **changes: int) -> Path:
@@ -557,9 +566,10 @@ def test_the_workers_of_a_killed_packing_end(tmp_path: Path) -> None:
     script = tmp_path / "pack.py"
     script.write_text(
         "import operator, time\n"
-        "from semisup.steps.pack_selection import _map\n"
+        "from semisup.steps.pack_selection import _processes\n"
         "if __name__ == '__main__':\n"
-        "    list(_map(operator.call, [time.sleep] * 2, [600] * 2, 2))\n"
+        "    with _processes(2) as each:\n"
+        "        list(each(operator.call, [time.sleep] * 2, [600] * 2))\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     parent = subprocess.Popen([sys.executable, str(script)], env=environment)

@@ -21,6 +21,7 @@ rule select:
         selection="<results>/selections/{selection}/selection.parquet",
         removed="<results>/selections/{selection}/removed.parquet",
         summary="<results>/selections/{selection}/summary.json",
+        made_with="<results>/selections/{selection}/settings.json",
     log:
         "<results>/logs/select/{selection}.log",
     benchmark:
@@ -44,6 +45,7 @@ rule select:
         " --selection {output.selection:q}"
         " --removed {output.removed:q}"
         " --summary {output.summary:q}"
+        " --made-with {output.made_with:q}"
         " --workers {threads}"
         " > {log:q} 2>&1"
 

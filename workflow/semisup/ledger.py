@@ -49,7 +49,6 @@ class ClassSummary(TypedDict):
 class Summary(TypedDict):
     """summary.json, written by select."""
 
-    settings: NotRequired[dict[str, object]]
     selection_sha256: str
     num_rows: int
     num_distinct: int

@@ -6,6 +6,7 @@ down may still enter: where images come in no order, what it reads grows with th
 with U. At worst, a U sorted by class, it reads every tier twice.
 """
 
+import functools
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -35,6 +36,8 @@ NO_END = np.iinfo(np.int64).max
 TIERS_KEY, BEST_KEY = "tiers", "num_best"
 """In the footer: rows of each tier, and the ranks it covers; of how many images each class is the
 best."""
+
+IDENTITY = ["shard_id", "sample_index"]
 
 AHEAD = 2
 """Parts read ahead, for each thread."""
@@ -137,10 +140,13 @@ class ScoreTable:
         if not np.isfinite(log_odds).all():
             raise DataError(f"{self.path}: holds scores that are not finite. {DAMAGED}")
 
+        @functools.cache
+        def rest() -> pa.Table:
+            return self.read_columns(tier, [*IDENTITY, "prediction_rank"])
+
         def take(rows: np.ndarray) -> Ranked:
-            rest = self.read_columns(tier, ["shard_id", "sample_index", "prediction_rank"])
-            ranks = rest["prediction_rank"].to_numpy()[rows]
-            return Ranked(class_id[rows], log_odds[rows], tables.identity(rest, rows=rows), ranks)
+            ranks = rest()["prediction_rank"].to_numpy()[rows]
+            return Ranked(class_id[rows], log_odds[rows], tables.identity(rest(), rows=rows), ranks)
 
         return Rows(class_id, log_odds, take)
 
@@ -227,14 +233,41 @@ def _gather(part: Part, floor: np.ndarray, allowed: Allowed | None) -> list[Rank
     return blocks
 
 
-def rows_not_below(
-    paths: list[Path], floor: np.ndarray, threads: int = 2, open_part: OpenPart = ScoreTable
-) -> Iterator[Ranked]:
-    """All rows not below the floor of their class, reading no tier without need."""
+def count_ahead(
+    paths: list[Path],
+    own: Ranked,
+    allowed: Allowed | None = None,
+    threads: int = 2,
+    open_part: OpenPart = ScoreTable,
+) -> np.ndarray:
+    """How many rows are ahead of each of ``own``, the rows of one image, in its class."""
     with ThreadPoolExecutor(threads) as pool:
         parts = _ahead(pool, threads, open_part, paths)
-        for blocks in _ahead(pool, threads, partial(_gather, floor=floor, allowed=None), parts):
-            yield from blocks
+        counts = _ahead(pool, threads, partial(_count_in_part, own=own, allowed=allowed), parts)
+        return sum(counts, np.zeros(len(own.class_id), np.int64))
+
+
+def _count_in_part(part: Part, own: Ranked, allowed: Allowed | None) -> np.ndarray:
+    counts = np.zeros(len(own.class_id), np.int64)
+    deeper = np.ones(len(own.class_id), bool)  # whether the next tier may hold rows ahead
+    for tier, (_, size) in enumerate(part.tiers):
+        class_id, log_odds, take = part.read(tier)
+        starts, ends = (np.searchsorted(class_id, own.class_id, side) for side in ("left", "right"))
+        for i in np.flatnonzero(deeper).tolist():
+            scores = log_odds[starts[i] : ends[i]]
+            rows = starts[i] + np.flatnonzero(scores >= own.log_odds[i])
+            deeper[i] = len(scores) == size and len(rows) == len(scores)
+            if allowed is None:  # only ties need the rest of the row
+                tied = log_odds[rows] == own.log_odds[i]
+                counts[i] += len(rows) - tied.sum()
+                rows = rows[tied]
+            if len(rows):
+                block = take(rows)
+                mask = (block.log_odds > own.log_odds[i]) | (block.identity < own.identity[i])
+                counts[i] += np.sum(mask & allowed(block) if allowed else mask)
+        if not deeper.any():
+            break
+    return counts
 
 
 def _ahead(

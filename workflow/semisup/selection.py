@@ -96,7 +96,7 @@ class Cut:
     """The score of the K-th best row of each class among those offered, whatever their order.
 
     Rows below ``floor`` (float32, one per class) cannot change it. K is ``images_per_class``, one
-    number for each class. Memory: 8 bytes for each of their sum, about four times.
+    number for each class. Memory: 8 bytes for each of their sum, about twice.
     """
 
     def __init__(self, images_per_class: np.ndarray, min_log_odds: float = -np.inf) -> None:
@@ -110,9 +110,7 @@ class Cut:
         """Rows, none of them below the floor."""
         end = self._num_keys + len(class_id)
         if end > len(self._keys):
-            larger = np.empty(max(end, 2 * len(self._keys)), np.int64)
-            larger[: self._num_keys] = self._keys[: self._num_keys]
-            self._keys = larger
+            self._keys.resize(max(end, 2 * len(self._keys)), refcheck=False)  # without a copy
         new = self._keys[self._num_keys : end]
         new[:] = class_id
         new <<= 32
@@ -137,7 +135,7 @@ class Cut:
         self.floor[full] = np.nextafter(last, np.float32(np.inf))
 
     def last(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Per class: rows that belong to it, the last one's score, how many rows with that score.
+        """The end. Per class: rows that belong to it, the last one's score, how many rows with that score.
 
         A class with fewer rows than K has its lowest allowed score, and no limit to such rows.
         """
@@ -148,6 +146,7 @@ class Cut:
         last, quota = self.floor.copy(), np.full(len(self.floor), np.iinfo(np.int64).max)
         last[full] = last_of_full
         quota[full] = ends[full] - np.searchsorted(keys, keys[ends[full] - 1])
+        self._keys = np.empty(0, np.int64)  # what was offered is not needed any more
         return ends - starts, last, quota
 
     def _bounds(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -229,7 +229,8 @@ def _header(name: str, size: int) -> bytes:
 
 BLANK = bytearray(_header("", 0))
 BLANK[148:156] = b" " * 8  # as if it were blank, the checksum is counted in itself
-BLANK_SUM = sum(BLANK) - 11 * ord("0")  # without the 11 digits of the size
+NO_NAME, OWNER, TIME, REST = BLANK[:100], BLANK[100:124], BLANK[135:148], BLANK[156:]
+REST_SUM = sum(BLANK) - sum(BLANK[124:135])
 
 
 def member_header(name: str, size: int) -> bytes:
@@ -237,11 +238,8 @@ def member_header(name: str, size: int) -> bytes:
     if len(name) > 100 or size >= 8**11 or not name.isascii():
         return _header(name, size)
     encoded, digits = name.encode(), b"%011o" % size
-    block = BLANK.copy()
-    block[: len(encoded)] = encoded
-    block[124:135] = digits
-    block[148:156] = b"%06o\0 " % (BLANK_SUM + sum(encoded) + sum(digits))
-    return bytes(block)
+    checksum = b"%06o\0 " % (REST_SUM + sum(encoded) + sum(digits))
+    return b"".join((encoded, NO_NAME[len(encoded) :], OWNER, digits, TIME, checksum, REST))
 
 
 def write_tar(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]]) -> None:

@@ -50,7 +50,7 @@ def open_selection(configfile: Path, name: str) -> Selected:
         )
     wildcards = cast(Wildcards, SimpleNamespace(selection=name))
     settings = Select.model_validate_json(plan.select(wildcards))
-    if json.loads(settings.canonical()) != tables.read_json(folder / "summary.json")["settings"]:
+    if json.loads(settings.canonical()) != tables.read_json(folder / "settings.json"):
         raise DataError(
             f"{folder}: made with other settings than {configfile} has now. Run snakemake first."
         )

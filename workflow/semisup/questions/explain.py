@@ -1,22 +1,21 @@
 """Why an image is or is not in a selection: `make explain KEY=... SELECTION=...`, in words."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from semisup import schemas, tables, tars
-from semisup.datasets import MAX_CLASSES
+from semisup import memory, schemas, tables, tars
 from semisup.questions import Selected, open_selection
 from semisup.rankings import look_up
 from semisup.removal import COPY
 from semisup.samples import samples_path
-from semisup.scores import Part, rows_not_below
-from semisup.selection import Ranked, concatenate, drawn, score_of
+from semisup.scores import IDENTITY, Part, ScoreTable, count_ahead
+from semisup.selection import EMPTY, Ranked, concatenate, drawn, score_of
 from semisup.steps import run
 from semisup.steps.select import allowed_rows
 from semisup.tables import DataError
@@ -29,32 +28,59 @@ def main(configfile: Path, selection: str, key: str) -> None:
         raise DataError(
             "whose story? make explain KEY=..., a key of the selection's table, or any."
         )
+    memory.keep_freed()
     found = list(_find(selected, key))
     if not found:
         raise DataError(f"no sample of U has the key {key!r}.")
-    for part, sample in found:
-        print("\n".join(_explain(selected, part, sample)))
+    for each in found:
+        print("\n".join(_explain(selected, each)))
 
 
-def _find(selected: Selected, key: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The samples with this key: their part, and their row with the path of their shard."""
+class Found(NamedTuple):
+    """A sample: its part, its row there (in the index as in the table of images), and what it is."""
+
+    part: int
+    row: int
+    sample: dict[str, Any]
+    shard: str
+
+
+def _find(selected: Selected, key: str) -> Iterator[Found]:
+    """The samples with this key."""
     for part, manifest in enumerate(selected.manifests):
         samples = samples_path(manifest)
-        keys = pq.read_table(samples, columns=["key"])["key"]
-        for row in np.flatnonzero(pc.equal(keys, key)).tolist():
+        for row in _rows_with_key(samples, key):
             sample = tables.read_rows(samples, schemas.SAMPLES, np.array([row])).to_pylist()[0]
             shards = tables.read_json(manifest)["shards"]
             paths = {shard["shard_id"]: shard["path"] for shard in shards}
-            yield part, sample | {"shard": paths[sample["shard_id"]]}
+            yield Found(part, row, sample, paths[sample["shard_id"]])
 
 
-def _explain(selected: Selected, part: int, sample: dict[str, Any]) -> Iterator[str]:
+def _rows_with_key(samples: Path, key: str) -> Iterator[int]:
+    """Where keys ascend, most row groups need not be read."""
+    start = 0
+    with tables.open_table(samples, schemas.SAMPLES) as file:
+        for group in range(file.num_row_groups):
+            metadata = file.metadata.row_group(group)
+            statistics = metadata.column(schemas.SAMPLES.get_field_index("key")).statistics
+            if (
+                not statistics
+                or not statistics.has_min_max
+                or statistics.min <= key <= statistics.max
+            ):
+                keys = file.read_row_group(group, ["key"])["key"]
+                yield from (start + np.flatnonzero(pc.equal(keys, key))).tolist()
+            start += metadata.num_rows
+
+
+def _explain(selected: Selected, found: Found) -> Iterator[str]:
     settings, ranking = selected.settings, selected.ranking
+    part, sample = found.part, found.sample
     identity = (sample["shard_id"] << 32) | sample["sample_index"]
-    yield f"{sample['key']}: sample {sample['sample_index']} of {sample['shard']}"
+    yield f"{sample['key']}: sample {sample['sample_index']} of {found.shard}"
     scores = selected.parts[part]
     images = scores.with_name(scores.name.replace("part-", "images-"))
-    image = _row(images, schemas.IMAGES, identity)
+    image = tables.read_rows(images, schemas.IMAGES, np.array([found.row])).to_pylist()[0]
     if image["status"] != tars.OK:
         yield f"  not scored: {image['status']}, {image['reason']}"
         return
@@ -66,8 +92,11 @@ def _explain(selected: Selected, part: int, sample: dict[str, Any]) -> Iterator[
         yield f"  not among the fraction {settings.fraction:g} of U that were drawn"
         return
     own = _rows_of(ranking.open_part(ranking.paths[part]), identity)
-    better = _count_better(selected, own, identity)
-    log_odds, prediction_rank = look_up([scores], own)
+    allowed = allowed_rows(selected.left_out, settings)
+    better = count_ahead(ranking.paths, own, allowed, open_part=ranking.open_part).tolist()
+    log_odds, prediction_rank = own.log_odds, own.prediction_rank
+    if ranking.open_part is not ScoreTable:
+        log_odds, prediction_rank = look_up([scores], own)
     classes = tables.read_json(selected.folder / "summary.json")["classes"]
     for i in np.argsort(prediction_rank, kind="stable").tolist():
         entry, num_better = classes[own.class_id[i]], better[i]
@@ -102,13 +131,6 @@ def _show(score: float) -> str:
     return f"{score:.6f}" if score < 0.9999995 else "> 0.999999"
 
 
-def _row(path: Path, schema: pa.Schema, identity: int) -> dict[str, Any]:
-    table = tables.read_table(path, schema)
-    return dict(
-        table.slice(int(np.searchsorted(tables.identity(table), identity)), 1).to_pylist()[0]
-    )
-
-
 def _why(selected: Selected, reason: str, identity: int) -> str:
     if reason == COPY:
         (path,) = selected.plan.selection_copies(selected.wildcards)
@@ -127,26 +149,19 @@ def _why(selected: Selected, reason: str, identity: int) -> str:
 
 def _rows_of(part: Part, identity: int) -> Ranked:
     """What one image is ranked by, for each of its classes."""
-    blocks = []
-    for tier in range(len(part.tiers)):
-        rows = part.read(tier)
-        every = rows.take(np.arange(len(rows.class_id)))
-        blocks.append(every.take(np.flatnonzero(every.identity == identity)))
-    return concatenate(blocks)
 
+    def read(tier: int) -> Ranked:
+        if isinstance(part, ScoreTable):
+            place = part.read_columns(tier, IDENTITY)
+            mine = place["shard_id"].to_numpy() == identity >> 32
+            mine &= place["sample_index"].to_numpy() == identity & 0xFFFFFFFF
+        else:
+            rows = part.read(tier)
+            mine = rows.take(np.arange(len(rows.class_id))).identity == identity
+        return part.read(tier).take(np.flatnonzero(mine)) if mine.any() else EMPTY
 
-def _count_better(selected: Selected, own: Ranked, identity: int) -> list[int]:
-    """How many images that may be selected are ahead of this one, for each of its classes."""
-    ranking, allowed = selected.ranking, allowed_rows(selected.left_out, selected.settings)
-    floor = np.full(MAX_CLASSES, np.inf, np.float32)
-    floor[own.class_id] = own.log_odds
-    counts = np.zeros(len(floor), np.int64)
-    for rows in rows_not_below(ranking.paths, floor, open_part=ranking.open_part):
-        ahead = (rows.log_odds > floor[rows.class_id]) | (rows.identity < identity)
-        if allowed:
-            ahead &= allowed(rows)
-        counts += np.bincount(rows.class_id[ahead], minlength=len(counts))
-    return counts[own.class_id].tolist()
+    with ThreadPoolExecutor(2) as pool:
+        return concatenate(list(pool.map(read, range(len(part.tiers)))))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from semisup import schemas, tables
+from semisup import memory, schemas, tables
 from semisup.questions import Selected, open_selection
 from semisup.scores import ScoreTable, merge
 from semisup.selection import Cut, Ranked, class_sizes, ranks_in_class, score_of
@@ -33,6 +33,7 @@ def main(configfile: Path, selection: str, k: str, p: str, fraction: str) -> Non
         raise DataError(
             f"K: {sizes} must be at least 1, FRACTION: {fractions} above 0 and up to 1."
         )
+    memory.keep_freed()
     found = measure_grid(selected, sorted(sizes), classes, fractions)
     columns = {name: found[name].to_numpy() for name in schemas.SIZES.names}
     path = selected.folder / "sizes.parquet"

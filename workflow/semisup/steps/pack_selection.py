@@ -11,8 +11,9 @@ import multiprocessing
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,27 +46,28 @@ def main(
     The selection is shuffled by the seed as a whole; part and shard only cut it. Raises DataError
     naming the image when a source tar no longer holds what was scored.
     """
+    per_shard = settings.samples_per_shard
     order = np.random.default_rng([settings.seed, 1]).permutation(tables.count_rows(selection))
-    start = settings.first_shard * settings.samples_per_shard
-    mine = order[start : start + settings.num_shards * settings.samples_per_shard]
-    chosen = tables.read_rows(selection, schemas.SELECTION, mine)
-    starts = range(0, len(mine), settings.samples_per_shard)
-    cuts = [chosen.slice(start, settings.samples_per_shard).to_pylist() for start in starts]
+    start = settings.first_shard * per_shard
+    mine = order[start : start + settings.num_shards * per_shard]
+    starts = range(0, len(mine), per_shard)
     name = tars.parent.parent.name
     progress = Progress(f"pack {name}", len(mine))
-    tars.parent.mkdir(parents=True, exist_ok=True)
     folder = tars.with_name(f".{tars.name}.tmp")
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    shard_ids = range(settings.first_shard, settings.first_shard + len(cuts))
+    folder.mkdir(parents=True)
+    shard_ids = range(settings.first_shard, settings.first_shard + len(starts))
     paths = [folder / f"{shard_id:06d}.tar" for shard_id in shard_ids]
     rows, shards = [], []
     try:
-        written = _map(write_shard, paths, cuts, workers)
-        for shard_id, path, (packed, entry) in zip(shard_ids, paths, written, strict=True):
-            rows += [(shard_id, index, sample) for index, sample in enumerate(packed)]
-            shards.append({"shard_id": shard_id, "path": str(tars / path.name), **entry})
-            progress.update(len(rows))
+        with _processes(min(workers, len(starts))) as each:
+            chosen = tables.read_rows(selection, schemas.SELECTION, mine)
+            cuts = [chosen.slice(start, per_shard).to_pylist() for start in starts]
+            written = each(write_shard, paths, cuts)
+            for shard_id, path, (packed, entry) in zip(shard_ids, paths, written, strict=True):
+                rows += [(shard_id, index, sample) for index, sample in enumerate(packed)]
+                shards.append({"shard_id": shard_id, "path": str(tars / path.name), **entry})
+                progress.update(len(rows))
         if len(rows) != len(mine):
             raise DataError(f"{len(rows)} samples packed, {len(mine)} selected; this is a bug.")
         shutil.rmtree(tars, ignore_errors=True)
@@ -79,16 +81,17 @@ def main(
     log.info("%d samples in %d shards", len(rows), len(shards))
 
 
-def _map(
-    function: Callable[..., Any], paths: list[Path], cuts: list[Any], workers: int
-) -> Iterator[Any]:
-    """In processes: threads would wait for each other, 30 % of the work is Python's."""
-    if min(workers, len(cuts)) <= 1:
-        yield from map(function, paths, cuts)
+@contextmanager
+def _processes(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """``map`` by worker processes, which start at once; threads would wait for each other."""
+    if workers <= 1:
+        yield map
         return
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, spawn, initializer=_end_with_parent) as pool:
-        yield from pool.map(function, paths, cuts)
+        for _ in range(workers):
+            pool.submit(int)
+        yield pool.map
 
 
 def _end_with_parent() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from semisup import schemas, settings, tables
+from semisup import memory, schemas, settings, tables
 from semisup.changes import record_changes
 from semisup.ledger import ImageCounts
 from semisup.rankings import LogitTable, TagTable, look_up
@@ -47,13 +47,17 @@ def main(
     selection: Path,
     removed: Path,
     summary: Path,
+    made_with: Path,
     workers: int,
 ) -> None:
     """Write the selection, the images it may not contain, and a summary of both.
 
     ``classes``: the teacher's class names, one a line. ``pairs``, ``copies``, ``reviewed``: at most
-    one file each. Raises DataError when a reviewed image is unknown.
+    one file each. ``made_with``: the settings, apart from the summary, so that a selection that
+    comes out the same with others makes nothing stale. Raises DataError when a reviewed image is
+    unknown, or no image is selected.
     """
+    memory.keep_freed()
     workers = max(workers, 1)
     manifests = tables.part_paths(first_manifest, settings.num_parts)
     removal = removed_images(settings.remove, pairs, copies, reviewed, manifests)
@@ -82,13 +86,13 @@ def main(
     if ranking.open_part is not ScoreTable:
         log_odds, prediction_rank = look_up(parts, chosen)
     write_selection(selection, chosen, log_odds, prediction_rank, names, manifests, workers)
+    tables.write_json(made_with, json.loads(settings.canonical()))
     record_changes(selection)
     num_images = np.bincount(chosen.class_id, minlength=len(names))
     cuts = [None] * len(names) if settings.tags else _cuts(chosen, log_odds, len(names))
     tables.write_json(
         summary,
         {
-            "settings": json.loads(settings.canonical()),
             "selection_sha256": tables.file_sha256(selection),
             "num_rows": len(chosen.identity),
             "num_distinct": len(np.unique(chosen.identity)),
@@ -168,9 +172,11 @@ def allowed_rows(left_out: np.ndarray, settings: settings.Select) -> Allowed | N
 
     def allowed(rows: Ranked) -> np.ndarray:
         mask = rows.prediction_rank <= settings.classes_per_image
-        mask &= ~contains(left_out, rows.identity)
+        candidates = rows.identity[mask]
+        candidates_mask = ~contains(left_out, candidates) if len(left_out) else True
         if settings.fraction < 1:
-            mask &= drawn(rows.identity, settings.fraction, settings.seed)
+            candidates_mask &= drawn(candidates, settings.fraction, settings.seed)
+        mask[mask] = candidates_mask
         return mask
 
     return allowed

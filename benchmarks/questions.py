@@ -1,0 +1,156 @@
+"""`make explain` and `make plan` on 10 million images: `questions.py FOLDER`.
+
+Ten parts of a hundred shards of 10,000 images, P = 10, 1,000 classes. Seconds are those of the whole
+command, Python's start included.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import score_files
+import yaml
+
+from semisup import schemas, scores, settings, tables
+from semisup.checks import load_config
+from semisup.plan import Plan
+from semisup.samples import samples_path
+from semisup.steps import count_images, select
+
+HERE = Path(__file__).resolve().parent
+NUM_PARTS, SHARDS_PER_PART, IMAGES_PER_SHARD = 10, 100, 10_000
+NUM_IMAGES = SHARDS_PER_PART * IMAGES_PER_SHARD
+CONFIG = {
+    "datasets": {
+        "labeled": {"shards": "labeled.tar", "classes": 1000},
+        "test": {"shards": "test.tar", "classes": 1000},
+        "unlabeled": {"shards": "tars/{00000..00999}.tar", "shards_per_part": SHARDS_PER_PART},
+    },
+    "models": {
+        "teacher": {"arch": "resnet18", "train": {"on": "labeled", "recipe": "paper_supervised"}}
+    },
+    "selections": {
+        "top": {"teacher": "teacher", "unlabeled": "unlabeled", "images_per_class": 16_000}
+    },
+    "evaluate": {"on": ["test"]},
+}
+GRID = {"--k": "1000 2000 4000 8000", "--p": "1 2 5 10", "--fraction": "0.25 0.5 1"}
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)
+    Path("tars").mkdir(exist_ok=True)
+    for name in ("labeled.tar", "test.tar", *(f"tars/{i:05d}.tar" for i in range(1000))):
+        Path(name).touch()
+    Path("config.yaml").write_text(yaml.safe_dump(CONFIG))
+    plan = Plan(load_config(CONFIG))
+    if not Path("results/selections/top/summary.json").exists():
+        make_results(plan)
+    selection = tables.read_table(
+        Path("results/selections/top/selection.parquet"), schemas.SELECTION, ["key"]
+    )
+    keys = {
+        "the best of its class": selection["key"][0].as_py(),
+        "the last of its class": selection["key"][15_999].as_py(),
+        "any": "000007777777",
+    }
+    found = {}
+    for name, key in keys.items():
+        found[f"explain {name}"] = seconds_of("explain", {"--key": key})
+    found["plan, 4 x 4 x 3"] = seconds_of("sizes", GRID)
+    for name, value in found.items():
+        print(f"{name:32} {value:6.2f} s")
+    (HERE / "results").mkdir(exist_ok=True)
+    (HERE / "results" / "questions.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def seconds_of(question: str, options: dict[str, str]) -> float:
+    command = [sys.executable, "-m", f"semisup.questions.{question}"]
+    command += ["--configfile", "config.yaml", "--selection", "top"]
+    start = time.perf_counter()
+    subprocess.run([*command, *(word for pair in options.items() for word in pair)], check=True)
+    return time.perf_counter() - start
+
+
+def make_results(plan: Plan) -> None:
+    manifests = [Path(path) for path in plan.manifests("unlabeled")]
+    top = SimpleNamespace(selection="top", teacher="teacher", unlabeled="unlabeled")
+    parts = [Path(path) for path in plan.selection_scores(top)]
+    for part, (manifest, path) in enumerate(zip(manifests, parts, strict=True)):
+        make_part(part, manifest, path)
+    classes = Path(plan.selection_classes(top))
+    classes.parent.mkdir(parents=True, exist_ok=True)
+    classes.write_text("".join(f"class {i}\n" for i in range(1000)))
+    counts, failures = Path(plan.selection_counts(top)), Path(plan.selection_failures(top))
+    count_images.main(
+        settings.CountImages.model_validate_json(plan.count_images(top)),
+        parts[0],
+        Path(plan.images_parts(top)[0]),
+        manifests[0],
+        counts,
+        failures,
+    )
+    folder = Path("results/selections/top")
+    select.main(
+        settings.Select.model_validate_json(plan.select(top)),
+        parts[0], manifests[0], counts, failures, classes, [], [], [],
+        folder / "selection.parquet", folder / "removed.parquet", folder / "summary.json", folder / "settings.json", 2,
+    )  # fmt: skip
+
+
+def make_part(part: int, manifest: Path, path: Path) -> None:
+    image = np.arange(NUM_IMAGES)
+    shard_id = (image // IMAGES_PER_SHARD + part * SHARDS_PER_PART).astype(np.int32)
+    sample_index = (image % IMAGES_PER_SHARD).astype(np.int32)
+    identity = (shard_id.astype(np.int64) << 32) | sample_index
+    rng = np.random.default_rng([5, part])
+    place = {"shard_id": shard_id, "sample_index": sample_index}
+    status = {
+        "status": pa.DictionaryArray.from_arrays(pa.array(np.zeros(NUM_IMAGES, np.int8)), ["ok"]),
+        "reason": [""] * NUM_IMAGES,
+    }
+    index = {
+        **place,
+        "key": [f"{i:012d}" for i in image + part * NUM_IMAGES],
+        "extension": ["jpg"] * NUM_IMAGES,
+        "offset": image % IMAGES_PER_SHARD * 50_000,
+        "size_bytes": rng.integers(10_000, 90_000, NUM_IMAGES),
+        "content_hash": np.frombuffer(rng.bytes(16 * NUM_IMAGES), "V16").tolist(),
+        "label": pa.nulls(NUM_IMAGES, pa.int32()),
+        **status,
+    }
+    tables.write_table(samples_path(manifest), index, schemas.SAMPLES)
+    shards = [
+        {
+            "shard_id": i,
+            "path": f"tars/{i:05d}.tar",
+            "size_bytes": 0,
+            "sha256": f"{i:064d}",
+            "num_samples": IMAGES_PER_SHARD,
+        }
+        for i in range(part * SHARDS_PER_PART, (part + 1) * SHARDS_PER_PART)
+    ]
+    content = {
+        "dataset": "unlabeled",
+        "part": part,
+        "samples_sha256": tables.file_sha256(samples_path(manifest)),
+        "shards": shards,
+        "statuses": {"ok": NUM_IMAGES},
+    }
+    tables.write_json(manifest, content)
+    rows = score_files.make_part(part, NUM_IMAGES)
+    scores.write_scores(path, rows._replace(identity=np.repeat(identity, 10)))
+    logsumexp = np.round(rng.normal(14, 2, NUM_IMAGES) * 4096) / 4096
+    images = path.with_name(path.name.replace("part-", "images-"))
+    tables.write_table(images, place | {"logsumexp": logsumexp} | status, schemas.IMAGES)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
