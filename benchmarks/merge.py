@@ -21,7 +21,7 @@ Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
 def ours(paths: list[str], k: int, threads: int = 2, again: int = 1) -> Columns:
     from semisup import memory
     from semisup.scores import Rows, ScoreTable, merge
-    from semisup.selection import Cut, Ranked
+    from semisup.selection import Cut
 
     class Again(ScoreTable):
         """A part read once more, as other images: those of shards that come after all others."""
@@ -31,11 +31,8 @@ def ours(paths: list[str], k: int, threads: int = 2, again: int = 1) -> Columns:
             self.offset = np.int64(int(path.parent.name) * len(paths)) << 32
 
         def read(self, tier: int) -> Rows:
-            class_id, log_odds, take = super().read(tier)
-            return Rows(class_id, log_odds, lambda rows: self.shifted(take(rows)))
-
-        def shifted(self, rows: Ranked) -> Ranked:
-            return rows._replace(identity=rows.identity + self.offset)
+            rows = super().read(tier)
+            return rows._replace(identity=lambda at: rows.identity(at) + self.offset)
 
     memory.keep_freed()  # as the step does
     parts = [Path(path).parent / str(i) / Path(path).name for i in range(again) for path in paths]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semisup import schemas, scores, selection, tables
-from semisup.scores import ScoreTable, merge, write_scores
+from semisup.scores import Rows, ScoreTable, count_ahead, merge, write_scores
 from semisup.selection import Cut, Ranked
 from semisup.tables import DataError
 
@@ -78,14 +78,37 @@ def test_rows_that_are_not_allowed_never_count(tmp_path_factory, all_images, per
     parts = [make_part(i, images) for i, images in enumerate(all_images)]
     paths = write_parts(tmp_path_factory.mktemp("parts"), parts)
 
-    def allowed(rows: Ranked) -> np.ndarray:
-        return rows.identity % modulus != 0
+    def allowed(rows: Rows, at: np.ndarray) -> np.ndarray:
+        return at[rows.identity(at) % modulus != 0]
 
     chosen = merge(paths, Cut(np.array(per_class)), allowed)
-    left = [part.take(np.flatnonzero(allowed(part))) for part in parts]
+    left = [part.take(np.flatnonzero(part.identity % modulus != 0)) for part in parts]
     pd.testing.assert_frame_equal(
         pd.DataFrame(chosen._asdict()), brute_force(left, per_class), check_like=False
     )
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(images, min_size=1, max_size=4), st.integers(2, 5))
+def test_the_rows_ahead_of_an_image_are_those_before_it_in_rank_order(
+    tmp_path_factory, all_images, modulus
+):
+    parts = [make_part(i, images) for i, images in enumerate(all_images)]
+    paths = write_parts(tmp_path_factory.mktemp("parts"), parts)
+    every = brute_force(parts, [10**6] * NUM_CLASSES)
+    for identity in every.identity.unique()[:3].tolist():
+        own = pd.concat([pd.DataFrame(part._asdict()) for part in parts])
+        own = Ranked(*(own[own.identity == identity][name].to_numpy() for name in Ranked._fields))
+        for allowed in (None, lambda rows, at: at[rows.identity(at) % modulus != 0]):
+            left = every if allowed is None else every[every.identity % modulus != 0]
+            expected = [
+                (
+                    (left.class_id == c)
+                    & ((left.log_odds > s) | (left.log_odds == s) & (left.identity < i))
+                ).sum()
+                for c, s, i in zip(own.class_id, own.log_odds, own.identity, strict=True)
+            ]
+            assert count_ahead(paths, own, allowed).tolist() == expected
 
 
 def test_ties_at_the_cut_go_to_the_first_images_of_u(tmp_path):

@@ -63,7 +63,8 @@ class TagTable:
 
 
 def _in_memory(rows: Ranked) -> Rows:
-    return Rows(rows.class_id, rows.log_odds, rows.take)
+    identity, ranks = rows.identity.__getitem__, rows.prediction_rank.__getitem__
+    return Rows(rows.class_id, rows.log_odds, identity, ranks)
 
 
 def read_scores(path: Path) -> Ranked:

@@ -44,9 +44,6 @@ AHEAD = 2
 
 DAMAGED = "Not what this pipeline wrote: delete it and run again."
 
-Allowed = Callable[[Ranked], np.ndarray]
-"""Which rows may be selected, as a boolean mask."""
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -84,11 +81,21 @@ class Tier(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows sorted by class; ``take`` reads the rest of some of them."""
+    """Rows sorted by class. The other columns are functions of positions, read when asked for."""
 
     class_id: np.ndarray
     log_odds: np.ndarray
-    take: Callable[[np.ndarray], Ranked]
+    identity: Callable[[np.ndarray], np.ndarray]
+    prediction_rank: Callable[[np.ndarray], np.ndarray]
+
+    def take(self, at: np.ndarray) -> Ranked:
+        return Ranked(
+            self.class_id[at], self.log_odds[at], self.identity(at), self.prediction_rank(at)
+        )
+
+
+Allowed = Callable[[Rows, np.ndarray], np.ndarray]
+"""Of positions of rows, those that may be selected."""
 
 
 class Part(Protocol):
@@ -141,14 +148,17 @@ class ScoreTable:
             raise DataError(f"{self.path}: holds scores that are not finite. {DAMAGED}")
 
         @functools.cache
-        def rest() -> pa.Table:
-            return self.read_columns(tier, [*IDENTITY, "prediction_rank"])
+        def place() -> pa.Table:
+            return self.read_columns(tier, IDENTITY)
 
-        def take(rows: np.ndarray) -> Ranked:
-            ranks = rest()["prediction_rank"].to_numpy()[rows]
-            return Ranked(class_id[rows], log_odds[rows], tables.identity(rest(), rows=rows), ranks)
+        @functools.cache
+        def ranks() -> np.ndarray:
+            return self.read_columns(tier, ["prediction_rank"])["prediction_rank"].to_numpy()
 
-        return Rows(class_id, log_odds, take)
+        def identity(at: np.ndarray) -> np.ndarray:
+            return tables.identity(place(), rows=at)
+
+        return Rows(class_id, log_odds, identity, lambda at: ranks()[at])
 
     def read_columns(self, tier: int, columns: list[str]) -> pa.Table:
         try:
@@ -199,7 +209,8 @@ def _find(
     reach = [np.full(len(cut.floor), np.inf, np.float32) for _ in parts]
 
     def read(number: int, tier: int) -> tuple[np.ndarray, np.ndarray]:
-        class_id, log_odds, take = parts[number].read(tier)
+        rows = parts[number].read(tier)
+        class_id, log_odds = rows.class_id, rows.log_odds
         if len(class_id) and not 0 <= class_id[0] <= class_id[-1] < len(cut.floor):
             raise DataError(
                 f"{parts[number].path}: class ids {class_id[0]} to {class_id[-1]}, but the teacher has "
@@ -207,10 +218,10 @@ def _find(
             )
         size = parts[number].tiers[tier].size
         reach[number] = next_at_most(class_id, log_odds, size, len(cut.floor))
-        rows = np.flatnonzero(log_odds >= cut.floor[class_id])
+        at = np.flatnonzero(log_odds >= cut.floor[class_id])
         if allowed:
-            rows = rows[allowed(take(rows))]
-        return class_id[rows], log_odds[rows]
+            at = allowed(rows, at)
+        return class_id[at], log_odds[at]
 
     for tier in range(max((len(part.tiers) for part in parts), default=0)):
         deep = [i for i, best in enumerate(reach) if np.any(best >= cut.floor)]
@@ -223,12 +234,11 @@ def _gather(part: Part, floor: np.ndarray, allowed: Allowed | None) -> list[Rank
     """The rows of a part not below the floor of their class, tier by tier."""
     blocks = []
     for tier, (_, size) in enumerate(part.tiers):
-        class_id, log_odds, take = part.read(tier)
-        rows = np.flatnonzero(log_odds >= floor[class_id])
-        if len(rows):
-            block = take(rows)
-            blocks.append(block.take(np.flatnonzero(allowed(block))) if allowed else block)
-        if not np.any(next_at_most(class_id, log_odds, size, len(floor)) >= floor):
+        rows = part.read(tier)
+        at = np.flatnonzero(rows.log_odds >= floor[rows.class_id])
+        if len(at):
+            blocks.append(rows.take(allowed(rows, at) if allowed else at))
+        if not np.any(next_at_most(rows.class_id, rows.log_odds, size, len(floor)) >= floor):
             break
     return blocks
 
@@ -251,20 +261,19 @@ def _count_in_part(part: Part, own: Ranked, allowed: Allowed | None) -> np.ndarr
     counts = np.zeros(len(own.class_id), np.int64)
     deeper = np.ones(len(own.class_id), bool)  # whether the next tier may hold rows ahead
     for tier, (_, size) in enumerate(part.tiers):
-        class_id, log_odds, take = part.read(tier)
+        rows = part.read(tier)
+        class_id, log_odds = rows.class_id, rows.log_odds
         starts, ends = (np.searchsorted(class_id, own.class_id, side) for side in ("left", "right"))
         for i in np.flatnonzero(deeper).tolist():
             scores = log_odds[starts[i] : ends[i]]
-            rows = starts[i] + np.flatnonzero(scores >= own.log_odds[i])
-            deeper[i] = len(scores) == size and len(rows) == len(scores)
-            if allowed is None:  # only ties need the rest of the row
-                tied = log_odds[rows] == own.log_odds[i]
-                counts[i] += len(rows) - tied.sum()
-                rows = rows[tied]
-            if len(rows):
-                block = take(rows)
-                mask = (block.log_odds > own.log_odds[i]) | (block.identity < own.identity[i])
-                counts[i] += np.sum(mask & allowed(block) if allowed else mask)
+            at = starts[i] + np.flatnonzero(scores >= own.log_odds[i])
+            deeper[i] = len(scores) == size and len(at) == len(scores)
+            if allowed:
+                at = allowed(rows, at)
+            tied = at[log_odds[at] == own.log_odds[i]]
+            counts[i] += len(at) - len(tied)
+            if len(tied):  # the earlier images are ahead
+                counts[i] += np.sum(rows.identity(tied) < own.identity[i])
         if not deeper.any():
             break
     return counts

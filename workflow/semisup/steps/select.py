@@ -17,7 +17,7 @@ from semisup.ledger import ImageCounts
 from semisup.rankings import LogitTable, TagTable, look_up
 from semisup.removal import COPY, DUPLICATE, removed_images
 from semisup.samples import read_samples, samples_path
-from semisup.scores import Allowed, OpenPart, ScoreTable, merge
+from semisup.scores import Allowed, OpenPart, Rows, ScoreTable, merge
 from semisup.selection import (
     Cut,
     Ranked,
@@ -170,14 +170,14 @@ def allowed_rows(left_out: np.ndarray, settings: settings.Select) -> Allowed | N
     if not len(left_out) and all_classes and settings.fraction == 1:
         return None
 
-    def allowed(rows: Ranked) -> np.ndarray:
-        mask = rows.prediction_rank <= settings.classes_per_image
-        candidates = rows.identity[mask]
-        candidates_mask = ~contains(left_out, candidates) if len(left_out) else True
+    def allowed(rows: Rows, at: np.ndarray) -> np.ndarray:
+        if not all_classes:
+            at = at[rows.prediction_rank(at) <= settings.classes_per_image]
+        identity = rows.identity(at)
+        mask = ~contains(left_out, identity)
         if settings.fraction < 1:
-            candidates_mask &= drawn(candidates, settings.fraction, settings.seed)
-        mask[mask] = candidates_mask
-        return mask
+            mask &= drawn(identity, settings.fraction, settings.seed)
+        return at[mask]
 
     return allowed
 
