@@ -30,8 +30,8 @@ def ours(paths: list[str], k: int, threads: int = 2, again: int = 1) -> Columns:
             super().__init__(path.parent.parent / path.name)
             self.offset = np.int64(int(path.parent.name) * len(paths)) << 32
 
-        def read(self, tier: int) -> Rows:
-            rows = super().read(tier)
+        def read(self, tier: int, classes: np.ndarray | None = None) -> Rows:
+            rows = super().read(tier, classes)
             return rows._replace(identity=lambda at: rows.identity(at) + self.offset)
 
     memory.keep_freed()  # as the step does

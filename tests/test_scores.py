@@ -97,8 +97,11 @@ def test_the_rows_ahead_of_an_image_are_those_before_it_in_rank_order(
     paths = write_parts(tmp_path_factory.mktemp("parts"), parts)
     every = brute_force(parts, [10**6] * NUM_CLASSES)
     for identity in every.identity.unique()[:3].tolist():
-        own = pd.concat([pd.DataFrame(part._asdict()) for part in parts])
-        own = Ranked(*(own[own.identity == identity][name].to_numpy() for name in Ranked._fields))
+        own = ScoreTable(paths[identity >> 32]).rows_of(identity)
+        found = pd.DataFrame(own._asdict()).sort_values("class_id", ignore_index=True)
+        pd.testing.assert_frame_equal(
+            found, every[every.identity == identity].reset_index(drop=True)
+        )
         for allowed in (None, lambda rows, at: at[rows.identity(at) % modulus != 0]):
             left = every if allowed is None else every[every.identity % modulus != 0]
             expected = [

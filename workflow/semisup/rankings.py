@@ -24,7 +24,7 @@ class LogitTable:
     def __init__(self, path: Path, min_log_odds: float) -> None:
         self.path, self.min_log_odds = path, min_log_odds
 
-    def read(self, tier: int) -> Rows:
+    def read(self, tier: int, classes: np.ndarray | None = None) -> Rows:
         rows = read_scores(self.path)
         rows = rows.take(np.flatnonzero(rows.log_odds >= self.min_log_odds))
         rows = rows.take(np.lexsort((rows.identity, rows.class_id)))
@@ -51,7 +51,7 @@ class TagTable:
         """``tags``: the class each label of the samples means, or -1."""
         self.path, self.tags, self.seed = samples, np.array([*tags, -1], np.int16), seed
 
-    def read(self, tier: int) -> Rows:
+    def read(self, tier: int, classes: np.ndarray | None = None) -> Rows:
         columns = ["shard_id", "sample_index", "label"]
         table = tables.read_table(self.path, schemas.SAMPLES, columns)
         identity = tables.identity(table)

@@ -21,10 +21,12 @@ import pyarrow.parquet as pq
 
 from semisup import schemas, tables
 from semisup.selection import (
+    EMPTY,
     TIERS,
     Cut,
     Gathered,
     Ranked,
+    concatenate,
     next_at_most,
     take_ties,
     tier_order,
@@ -104,7 +106,9 @@ class Part(Protocol):
     path: Path
     tiers: list[Tier]
 
-    def read(self, tier: int) -> Rows: ...
+    def read(self, tier: int, classes: np.ndarray | None = None) -> Rows:
+        """A tier; with ``classes``, at least the rows of these."""
+        ...
 
 
 class ScoreTable:
@@ -140,32 +144,60 @@ class ScoreTable:
         except (KeyError, ValueError):
             raise DataError(f"{self.path}: scores without {key} in the footer. {DAMAGED}") from None
 
-    def read(self, tier: int) -> Rows:
-        """A tier. Raises DataError when a score is not finite."""
-        table = self.read_columns(tier, ["class_id", "log_odds"])
+    def read(self, tier: int, classes: np.ndarray | None = None) -> Rows:
+        """A tier; with ``classes``, the row groups that may hold these.
+
+        Raises DataError when a score is not finite.
+        """
+        groups = self.tiers[tier].row_groups
+        if classes is not None:
+            groups = [group for group in groups if self._may_hold(group, classes)]
+        table = self.read_columns(groups, ["class_id", "log_odds"])
         class_id, log_odds = table["class_id"].to_numpy(), table["log_odds"].to_numpy()
         if not np.isfinite(log_odds).all():
             raise DataError(f"{self.path}: holds scores that are not finite. {DAMAGED}")
 
         @functools.cache
         def place() -> pa.Table:
-            return self.read_columns(tier, IDENTITY)
+            return self.read_columns(groups, IDENTITY)
 
         @functools.cache
         def ranks() -> np.ndarray:
-            return self.read_columns(tier, ["prediction_rank"])["prediction_rank"].to_numpy()
+            return self.read_columns(groups, ["prediction_rank"])["prediction_rank"].to_numpy()
 
         def identity(at: np.ndarray) -> np.ndarray:
             return tables.identity(place(), rows=at)
 
         return Rows(class_id, log_odds, identity, lambda at: ranks()[at])
 
-    def read_columns(self, tier: int, columns: list[str]) -> pa.Table:
+    def _may_hold(self, group: int, classes: np.ndarray) -> bool:
+        range_ = self.metadata.row_group(group).column(0).statistics  # sorted by class
+        return range_ is None or bool(np.any((range_.min <= classes) & (classes <= range_.max)))
+
+    def rows_of(self, identity: int, threads: int = 2) -> Ranked:
+        """The rows of one image, for which all rows are searched."""
+        shard_id, sample_index = tables.split_identity(np.array([identity]))
+
+        def find(group: int) -> Ranked:
+            place = self.read_columns([group], IDENTITY)
+            mine = place["sample_index"].to_numpy() == sample_index
+            mine &= place["shard_id"].to_numpy() == shard_id
+            if not mine.any():
+                return EMPTY
+            names = ["class_id", "log_odds", "prediction_rank"]
+            columns = self.read_columns([group], names).filter(pa.array(mine))
+            class_id, log_odds, ranks = (columns[name].to_numpy() for name in names)
+            return Ranked(class_id, log_odds, np.full(len(ranks), identity), ranks)
+
+        with ThreadPoolExecutor(threads) as pool:
+            return concatenate(list(pool.map(find, range(self.metadata.num_row_groups))))
+
+    def read_columns(self, row_groups: list[int], columns: list[str]) -> pa.Table:
         try:
             with pq.ParquetFile(
                 self.path, metadata=self.metadata, page_checksum_verification=True
             ) as file:
-                return file.read_row_groups(self.tiers[tier].row_groups, columns, use_threads=False)
+                return file.read_row_groups(row_groups, columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise tables.unreadable(self.path, error) from error
 
@@ -261,7 +293,7 @@ def _count_in_part(part: Part, own: Ranked, allowed: Allowed | None) -> np.ndarr
     counts = np.zeros(len(own.class_id), np.int64)
     deeper = np.ones(len(own.class_id), bool)  # whether the next tier may hold rows ahead
     for tier, (_, size) in enumerate(part.tiers):
-        rows = part.read(tier)
+        rows = part.read(tier, own.class_id[deeper])
         class_id, log_odds = rows.class_id, rows.log_odds
         starts, ends = (np.searchsorted(class_id, own.class_id, side) for side in ("left", "right"))
         for i in np.flatnonzero(deeper).tolist():

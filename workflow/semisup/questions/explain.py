@@ -1,7 +1,6 @@
 """Why an image is or is not in a selection: `make explain KEY=... SELECTION=...`, in words."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +13,8 @@ from semisup.questions import Selected, open_selection
 from semisup.rankings import look_up
 from semisup.removal import COPY
 from semisup.samples import samples_path
-from semisup.scores import IDENTITY, Part, ScoreTable, count_ahead
-from semisup.selection import EMPTY, Ranked, concatenate, drawn, score_of
+from semisup.scores import Part, ScoreTable, count_ahead
+from semisup.selection import Ranked, drawn, score_of
 from semisup.steps import run
 from semisup.steps.select import allowed_rows
 from semisup.tables import DataError
@@ -149,19 +148,11 @@ def _why(selected: Selected, reason: str, identity: int) -> str:
 
 def _rows_of(part: Part, identity: int) -> Ranked:
     """What one image is ranked by, for each of its classes."""
-
-    def read(tier: int) -> Ranked:
-        if isinstance(part, ScoreTable):
-            place = part.read_columns(tier, IDENTITY)
-            mine = place["shard_id"].to_numpy() == identity >> 32
-            mine &= place["sample_index"].to_numpy() == identity & 0xFFFFFFFF
-        else:
-            rows = part.read(tier)
-            mine = rows.take(np.arange(len(rows.class_id))).identity == identity
-        return part.read(tier).take(np.flatnonzero(mine)) if mine.any() else EMPTY
-
-    with ThreadPoolExecutor(2) as pool:
-        return concatenate(list(pool.map(read, range(len(part.tiers)))))
+    if isinstance(part, ScoreTable):
+        return part.rows_of(identity)
+    rows = part.read(0)
+    everything = rows.take(np.arange(len(rows.class_id)))
+    return everything.take(np.flatnonzero(everything.identity == identity))
 
 
 if __name__ == "__main__":
