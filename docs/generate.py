@@ -28,6 +28,8 @@ SECTIONS: list[type[BaseModel]] = [
     config.Dataset,
     config.Model,
     config.Training,
+    config.Finetuning,
+    config.Sweep,
     config.Selection,
     config.Recipe,
     config.Score,

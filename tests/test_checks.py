@@ -269,7 +269,7 @@ FORM: dict[str, tuple[dict[str, Any], str]] = {
     "a preset that does not exist": (
         {"recipes.pretrain": {"preset": "paper_pretran"}},
         "recipes.pretrain.preset: 'paper_pretran' does not exist; did you mean paper_pretrain? "
-        "there are: paper_pretrain, paper_finetune, paper_supervised.",
+        "there are: paper_pretrain, paper_finetune, paper_supervised, modern_supervised.",
     ),
     "a preset that is no name": (
         {"recipes.pretrain.preset": ["paper_pretrain"]},
@@ -711,3 +711,42 @@ def test_checking_makes_no_file(folder: Path) -> None:
     before = sorted(os.listdir(folder))
     load_config(read_config())
     assert sorted(os.listdir(folder)) == before
+
+
+SWEEP = {"base_lr": [0.1, 0.2], "choose_on": "validation"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {
+                "evaluate.on": ["test"],
+                "models.student.finetune.sweep": SWEEP | {"base_lr": [0.1, 0.10000001]},
+            },
+            "models.student.finetune.sweep.base_lr: 'base_lr-0.1' stands twice, to six digits; remove one.",
+        ),
+        (
+            {"models.student.finetune.sweep": SWEEP},
+            "models.student.finetune.sweep.choose_on: 'validation' is in evaluate.on, whose accuracies must "
+            "not choose; name other labelled images.",
+        ),
+        (
+            {"models.student.finetune.sweep": SWEEP | {"choose_on": "labeled"}},
+            "models.student.finetune.sweep.choose_on: 'labeled' is what the model learns from; name other "
+            "labelled images.",
+        ),
+        (
+            {"models.student.finetune.sweep": SWEEP | {"choose_on": "unlabeled"}},
+            "models.student.finetune.sweep.choose_on: 'unlabeled' is the unlabelled dataset of a selection; "
+            "name other labelled images.",
+        ),
+    ],
+)
+def test_a_sweep_that_cannot_choose_fairly_is_refused(changes: Raw, expected: str) -> None:
+    assert expected in refusal(changed(changes))
+
+
+def test_only_finetuning_may_be_a_sweep() -> None:
+    lines = refusal(changed({"models.teacher.train.sweep": SWEEP}))
+    assert any(line.startswith("models.teacher.train.sweep") for line in lines)

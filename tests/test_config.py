@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from semisup import config
-from semisup.config import Config, Dataset, Evaluate, Model, Recipe, Selection, Training
+from semisup.config import Config, Dataset, Evaluate, Finetuning, Model, Recipe, Selection, Training
 from small import read_config
 
 TRAINING = {"on": "labeled", "recipe": "supervised"}
@@ -43,7 +43,8 @@ def test_every_key_and_every_section_says_what_it_means() -> None:
 def test_defaults_are_valid() -> None:
     values = {"on": ["test"], "descriptor": "teacher", "images": 1, "images_per_class": 1}
     values |= {"teacher": "teacher", "unlabeled": "unlabeled", "recipe": "x"}
-    for section in sections() - {Config, Dataset, Model, Training}:
+    values |= {"base_lr": [0.1, 0.2], "choose_on": "validation"}
+    for section in sections() - {Config, Dataset, Model, Training, Finetuning}:
         required = [name for name, field in section.model_fields.items() if field.is_required()]
         made = section.model_validate({name: values[name] for name in required})
         assert section.model_validate(made.model_dump(exclude={"preset"})) == made

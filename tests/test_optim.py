@@ -1,12 +1,18 @@
 """Learning rates as functions of images processed."""
 
+import math
+
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from semisup.checks import read_presets
 from semisup.config import Recipe
-from semisup.optim import learning_rate
+from semisup.distributed import Ranks
+from semisup.optim import learning_rate, make_average, make_optimizer, place
+from semisup.tables import DataError
 
 
 def recipe(**keys: object) -> Recipe:
@@ -55,3 +61,51 @@ def test_the_rate_follows_the_batch_size():
 @given(st.sampled_from(["cosine", "step", "constant"]), st.integers(0, 400), st.integers(0, 1000))
 def test_the_rate_is_never_above_the_full_rate_nor_negative(schedule, warmup, images):
     assert 0 <= learning_rate(recipe(schedule=schedule, warmup_images=warmup), images) <= 0.1
+
+
+def test_golden_rates_of_the_papers_pretraining():
+    """0.1 to 0.1/256 * 1536 in the warm-up, then halved 13 times at equally spaced images."""
+    paper = preset("paper_pretrain")
+    found = [learning_rate(paper, images) for images in (0, 10**7, 5 * 10**7, 10**8, 10**9 - 1)]
+    assert found == pytest.approx([0.1, 0.35, 0.6, 0.3, 0.6 / 2**13])
+    cuts = [10**9 * i // 14 + 1 for i in range(1, 14)]
+    assert [learning_rate(paper, i) for i in cuts] == pytest.approx(
+        [0.6 / 2**i for i in range(1, 14)]
+    )
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+
+
+def test_all_parameters_decay_as_in_the_paper():
+    (group,) = make_optimizer(network(), recipe()).param_groups
+    assert group["weight_decay"] == 1e-4
+    assert len(group["params"]) == 6
+
+
+def test_biases_and_norms_need_not_decay():
+    weights, others = make_optimizer(network(), recipe(weight_decay_on="weights")).param_groups
+    assert [p.ndim for p in weights["params"]] == [4, 2]
+    assert [p.ndim for p in others["params"]] == [1, 1, 1, 1]
+    assert others["weight_decay"] == 0
+
+
+@pytest.mark.parametrize("batch", [1, 25, 100])
+def test_the_average_counts_images_not_steps(batch: int):
+    """A weight that jumps from 0 to 1 has its average at 1 - 1/e after ema_images."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    average = make_average(model, recipe(global_batch_size=batch, ema_images=500))
+    assert average is not None
+    average.update_parameters(model)
+    nn.init.ones_(model.weight)
+    for _ in range(500 // batch):
+        average.update_parameters(model)
+    assert average.module.weight.item() == pytest.approx(1 - math.exp(-1), rel=1e-4)
+
+
+def test_sync_batchnorm_without_gpus_is_refused():
+    ranks = Ranks(0, 2, torch.device("cpu"))
+    with pytest.raises(DataError, match="sync_batchnorm: true works on GPUs only"):
+        place(network(), recipe(sync_batchnorm=True), ranks)

@@ -1,3 +1,4 @@
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -475,5 +476,33 @@ def test_the_rules_name_only_methods_of_the_plan() -> None:
 def test_every_method_the_rules_name_is_laid_out_by_these_tests() -> None:
     laid = {key.split()[0] for key in lay_out(make())}
     named = set(re.findall(r"(?:params:\s+settings=|=|ancient\()plan\.(\w+)(?=[,)])", RULES))
-    assert named - laid <= {"make_cifar10", "pack_folder", "import_weights", "weights_file",
-                            "dataset_manifests", "dataset_samples"}  # fmt: skip
+    assert named - laid <= {
+        "make_cifar10", "pack_folder", "import_weights", "weights_file", "dataset_manifests",
+        "dataset_samples", "candidate_weights", "candidate_classes", "candidate_metrics",
+        "candidate_evaluations", "choosing_manifests", "choosing_samples", "train_candidate",
+        "evaluate_candidate", "choose_candidate",
+    }  # fmt: skip
+
+
+def test_a_sweep_trains_the_recipe_with_each_rate_and_measures_it_on_the_images_that_choose() -> (
+    None
+):
+    sweep = {"base_lr": [0.01, 2e-7], "choose_on": "validation"}
+    plan = make(evaluate__on=["test"], models__student__finetune__sweep=sweep)
+    student = at(model="student", stage="finetune", candidate="base_lr-2e-07")
+    recipe = json.loads(plan.train_candidate(student))["recipe"]
+    assert recipe == {**json.loads(plan.train(student))["recipe"], "base_lr": 2e-7}
+    folder = "results/models/student/finetune/base_lr"
+    assert plan.candidate_weights(student) == [
+        f"{folder}-{x}/weights.pt" for x in ("0.01", "2e-07")
+    ]
+    assert json.loads(plan.evaluate_candidate(student))["datasets"] == ["validation"]
+    assert plan.choosing_manifests(student) == plan.manifests("validation")
+    assert json.loads(plan.choose_candidate(student))["base_lr"] == [0.01, 2e-7]
+    assert plan.models_with_sweep(True) == "student"
+    assert plan.models_with_sweep(False) == "teacher|baseline"
+    assert plan.report_inputs()["sweeps"] == ["results/models/student/finetune/sweep.parquet"]
+
+
+def test_without_a_sweep_no_model_matches() -> None:
+    assert make().models_with_sweep(True) == "$^"

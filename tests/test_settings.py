@@ -21,6 +21,7 @@ values = {
     float: st.floats(allow_nan=False, allow_infinity=False),
     str: text,
     list[str]: st.lists(text, max_size=3),
+    list[float]: st.lists(st.floats(0, 1), max_size=3),
     list[int] | None: st.none() | st.lists(st.integers(), max_size=3),
     list[str] | None: st.none() | st.lists(text, max_size=3),
     int | None: st.none() | st.integers(),
@@ -97,7 +98,7 @@ def test_no_setting_says_how_or_where_a_step_runs(kind: type[Settings]) -> None:
 
 
 def test_settings_of_another_version_are_refused() -> None:
-    line = train().canonical().replace('"version": 2', '"version": 999')
+    line = train().canonical().replace('"version": 3', '"version": 999')
     with pytest.raises(ValidationError):
         Train.model_validate_json(line)
 

@@ -153,3 +153,32 @@ def test_normalizing_leaves_its_input_alone() -> None:
     before = images.clone()
     transforms.normalize(images, CPU)
     assert torch.equal(images, before)
+
+
+def test_mixing_makes_labels_shares_of_classes() -> None:
+    mix = transforms.mixing(recipe().model_copy(update={"mixup": 0.2, "cutmix": 1.0}), 3)
+    assert mix is not None
+    torch.manual_seed(1)
+    images, shares = mix(
+        torch.stack([noise(seed=i).float() for i in range(4)]), torch.arange(4) % 3
+    )
+    assert images.shape == (4, 3, 24, 24)
+    assert shares.shape == (4, 3)
+    assert torch.allclose(shares.sum(1), torch.ones(4))
+    assert ((shares > 0) & (shares < 1)).any()
+
+
+def test_a_recipe_without_mixing_mixes_nothing() -> None:
+    assert transforms.mixing(recipe(), 3) is None
+
+
+def test_augmentation_follows_the_seed_and_changes_images() -> None:
+    strong = recipe().model_copy(update={"rand_augment": 9, "random_erasing": 1.0})
+    transform = transforms.training_transform(strong, 24)
+    results = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        results.append(transform(noise()))
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+    assert results[0].dtype == torch.uint8

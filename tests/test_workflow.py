@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import webdataset as wds
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from semisup.checks import load_config
 from semisup.questions import explain, sizes
@@ -242,6 +243,31 @@ def test_accuracies_are_those_of_the_predictions(run):
         assert np.mean(own.label_rank <= 5) == row.top5
 
 
+def test_the_student_is_the_best_of_its_sweep(run):
+    folder = run / "results/models/student/finetune"
+    sweep = pd.read_parquet(folder / "sweep.parquet")
+    assert sweep.base_lr.tolist() == [0.1, 0.4]
+    assert set(sweep.dataset) == {"validation"}
+    best = sweep.sort_values(["top1", "base_lr"], ascending=[False, True]).iloc[0]
+    assert sweep[sweep.chosen].base_lr.tolist() == [best.base_lr]
+    for name in ("weights.pt", "metrics.parquet", "classes.txt"):
+        chosen = folder / f"base_lr-{best.base_lr:g}" / name
+        assert (folder / name).read_bytes() == chosen.read_bytes()
+    assert "Learning rates tried in finetuning student" in (run / "results/report.html").read_text()
+
+
+def test_curves_are_written_for_tensorboard(run):
+    folder = run / "results/models/student/pretrain"
+    (path,) = folder.rglob("events.out.tfevents.*")
+    events = EventAccumulator(str(path)).Reload()
+    metrics = pd.read_parquet(folder / "metrics.parquet")
+    for name in ("loss", "top1", "lr"):
+        points = events.Scalars(name)
+        assert [event.step for event in points] == metrics.images.tolist()
+        assert [event.value for event in points] == pytest.approx(metrics[name].tolist())
+    assert all(event.value > 0 for event in events.Scalars("images_per_second"))
+
+
 def test_the_baseline_processes_as_many_images_as_the_student(run):
     def images(model: str, stage: str) -> int:
         metrics = pd.read_parquet(run / f"results/models/{model}/{stage}/metrics.parquet")
@@ -255,7 +281,10 @@ def test_no_temporary_file_is_left(run):
     assert list((run / "results").rglob("*.tmp")) == []
 
 
-AFTER_SELECT = {"select", "pack_selection", "pretrain", "finetune", "evaluate", "report"}
+EVALUATE = {"evaluate", "report"}
+FINETUNE = {"finetune_candidate", "evaluate_candidate", "choose_candidate", *EVALUATE}
+AFTER_SELECT = {"select", "pack_selection", "pretrain", *FINETUNE}
+SWEEP = {"base_lr": [0.1, 0.4, 0.2], "choose_on": "validation"}
 
 
 @pytest.mark.parametrize(
@@ -264,8 +293,10 @@ AFTER_SELECT = {"select", "pack_selection", "pretrain", "finetune", "evaluate", 
         ({"selections__top__images_per_class": 15}, AFTER_SELECT),
         ({"selections__top__classes_per_image": 1}, AFTER_SELECT),
         ({"duplicates__remove__closest": 5}, AFTER_SELECT),
-        ({"recipes__shorter__base_lr": 0.1}, {"finetune", "evaluate", "report"}),
-        ({"evaluate__batch_size": 64}, {"evaluate", "report"}),
+        ({"recipes__shorter__momentum": 0.8}, FINETUNE),
+        ({"models__student__finetune__sweep": SWEEP}, FINETUNE),
+        ({"wandb": "curves"}, set()),
+        ({"evaluate__batch_size": 64}, {"evaluate_candidate", "choose_candidate", *EVALUATE}),
     ],
 )
 def test_only_what_depends_on_a_changed_key_runs_again(run, changes, expected):

@@ -208,7 +208,7 @@ def test_a_rule_gives_its_step_the_arguments_it_takes(module: str, command: str)
     source = (WORKFLOW / "semisup" / "steps" / f"{module}.py").read_text()
     signature = re.search(r"^def main\((.*?)\) -> None:", source, re.S | re.M)
     assert signature
-    arguments = re.findall(r'" --([a-z-]+) ', command)
+    arguments = re.findall(r'" --([a-z-]+)[ =]', command)
     assert {name.replace("-", "_") for name in arguments} == set(
         re.findall(r"(\w+): ", signature[1])
     )

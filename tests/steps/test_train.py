@@ -1,5 +1,6 @@
 """Training through its step: determinism, resume, late failures, refusals."""
 
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from semisup.steps import train
 from semisup.tables import DataError
 
 ROOT = Path(__file__).parents[2]
+GOLDEN = Path(__file__).with_name("golden_losses.json")
 RECIPE = Recipe(images=100, global_batch_size=8, base_lr=0.5, crop="padded")
 SHARDS = [
     [(f"{s}-{i}", {"jpg": make_jpeg(9 * s + i), "cls": b"%d" % (i % 2)}) for i in range(9)]
@@ -122,12 +124,51 @@ def test_a_killed_process_goes_on_at_its_checkpoint(tmp_path, make_dataset: Data
     assert (stage / "weights.pt").read_bytes() == (calm / "weights.pt").read_bytes()
 
 
+def machine() -> list[str]:
+    """What the last bits of a sum depend on."""
+    lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    cpu = {
+        name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+    }
+    of_cpu = [cpu.get(key, "") for key in ("model name", "cpu family", "model", "cache size")]
+    return [*of_cpu, torch.backends.cpu.get_cpu_capability(), torch.__version__.split("+")[0]]
+
+
+@pytest.mark.parametrize(
+    "name, keys",
+    [
+        ("plain", {}),
+        ("bfloat16", {"precision": "bfloat16"}),
+        ("smoothed", {"schedule": "step", "label_smoothing": 0.1, "crop": "random_resized"}),
+        ("averaged", {"ema_images": 40, "weight_decay_on": "weights", "device_batch_size": 3}),
+        ("mixed", {"mixup": 0.2, "cutmix": 1.0, "rand_augment": 9, "random_erasing": 0.1}),
+    ],
+)
+def test_the_loss_curve_is_the_recorded_one(tmp_path, make_dataset: Dataset, name, keys):
+    """Bit by bit where it was recorded, about the same elsewhere.
+
+    After an intended change of the numerics, or on a new machine: RECORD=1 pytest -k recorded.
+    """
+    torch.set_num_threads(1)
+    stage = run(tmp_path, make_dataset(SHARDS, 2), make_settings(RECIPE.model_copy(update=keys)))
+    losses = pd.read_parquet(stage / "metrics.parquet").loss.tolist()
+    if os.environ.get("RECORD"):
+        recorded = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+        recorded |= {"machine": machine(), name: losses}
+        GOLDEN.write_text(json.dumps(recorded, indent=1) + "\n")
+    recorded = json.loads(GOLDEN.read_text())
+    if recorded["machine"] == machine():
+        assert losses == recorded[name]
+    else:
+        assert losses[:5] == pytest.approx(recorded[name][:5], rel=0.02)
+
+
 def test_a_finished_training_is_not_repeated(tmp_path, make_dataset: Dataset, monkeypatch):
     manifests = make_dataset(SHARDS, 2)
     stage = run(tmp_path, manifests)
     weights = (stage / "weights.pt").read_bytes()
     (stage / "weights.pt").unlink()
-    monkeypatch.setattr(training, "_step", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda *_: pytest.fail("trained again"))
     run(tmp_path, manifests)
     assert (stage / "weights.pt").read_bytes() == weights
 
@@ -158,7 +199,9 @@ def test_a_loss_that_is_not_finite_stops_the_training_with_the_rate(
     tmp_path, make_dataset: Dataset
 ):
     wild = make_settings(RECIPE.model_copy(update={"base_lr": 1e30}))
-    with pytest.raises(DataError, match=r"the loss is nan after .* images at learning rate"):
+    with pytest.raises(
+        DataError, match=r"the loss is nan in step \d+, after .* images at learning rate"
+    ):
         run(tmp_path, make_dataset(SHARDS, 2), wild)
 
 

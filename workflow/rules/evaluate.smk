@@ -29,3 +29,24 @@ rule evaluate:
         " --predictions {output.predictions:q}"
         " --workers {threads}"
         " > {log:q} 2>&1"
+
+
+# Needs: the student of one learning rate of a sweep, and the images that choose.
+# Makes: how good it is on them.
+use rule evaluate as evaluate_candidate with:
+    input:
+        manifests=plan.choosing_manifests,
+        samples=ancient(plan.choosing_samples),
+        weights="<results>/models/{model}/{stage}/{candidate}/weights.pt",
+    output:
+        evaluations="<results>/models/{model}/{stage}/{candidate}/evaluations.parquet",
+        predictions="<results>/models/{model}/{stage}/{candidate}/predictions.parquet",
+    log:
+        "<results>/logs/evaluate/{model}/{stage}/{candidate}.log",
+    benchmark:
+        "<results>/benchmarks/evaluate_candidate/{model}/{stage}/{candidate}.tsv"
+    wildcard_constraints:
+        stage="finetune",
+        candidate="base_lr-[^/]+",
+    params:
+        settings=plan.evaluate_candidate,

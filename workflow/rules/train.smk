@@ -58,6 +58,7 @@ rule train:
         " --classes {output.classes:q}"
         " --metrics {output.metrics:q}"
         " --workers {threads}"
+        " --wandb={plan.wandb}"
         " > {log:q} 2>&1"
 
 
@@ -73,3 +74,57 @@ use rule train as pretrain with:
 use rule train as finetune with:
     wildcard_constraints:
         stage="finetune",
+        model=plan.models_with_sweep(False),
+
+
+# Needs: what finetune needs.
+# Makes: the student as one learning rate of a sweep makes it.
+use rule train as finetune_candidate with:
+    output:
+        weights="<results>/models/{model}/{stage}/{candidate}/weights.pt",
+        classes="<results>/models/{model}/{stage}/{candidate}/classes.txt",
+        metrics="<results>/models/{model}/{stage}/{candidate}/metrics.parquet",
+    log:
+        "<results>/logs/{stage}/{model}/{candidate}.log",
+    benchmark:
+        "<results>/benchmarks/{stage}_candidate/{model}/{candidate}.tsv"
+    wildcard_constraints:
+        stage="finetune",
+        candidate="base_lr-[^/]+",
+    params:
+        settings=plan.train_candidate,
+
+
+# Needs: the students of a sweep, and how good they are on images that no reported figure uses.
+# Makes: the best of them the student, and a table of all.
+rule choose_candidate:
+    input:
+        weights=plan.candidate_weights,
+        classes=plan.candidate_classes,
+        metrics=plan.candidate_metrics,
+        evaluations=plan.candidate_evaluations,
+    output:
+        weights="<results>/models/{model}/finetune/weights.pt",
+        classes="<results>/models/{model}/finetune/classes.txt",
+        metrics="<results>/models/{model}/finetune/metrics.parquet",
+        sweep="<results>/models/{model}/finetune/sweep.parquet",
+    log:
+        "<results>/logs/choose_candidate/{model}.log",
+    benchmark:
+        "<results>/benchmarks/choose_candidate/{model}.tsv"
+    wildcard_constraints:
+        model=plan.models_with_sweep(True),
+    conda:
+        "../../envs/semisup.yaml"
+    params:
+        settings=plan.choose_candidate,
+    shell:
+        "python -m semisup.steps.choose_candidate"
+        " --settings {params.settings:q}"
+        " --candidates {input.weights:q}"
+        " --evaluations {input.evaluations:q}"
+        " --weights {output.weights:q}"
+        " --classes {output.classes:q}"
+        " --metrics {output.metrics:q}"
+        " --sweep {output.sweep:q}"
+        " > {log:q} 2>&1"

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from semisup import data_checks
 from semisup.config import TORCHVISION, Config, Model
 from semisup.config_errors import ConfigError, explain, nearest, problem, unknown
-from semisup.stages import shape, trainings
+from semisup.stages import candidate_name, shape, sweep_of, trainings
 
 __all__ = ["ConfigError", "load_config", "read_architectures", "read_presets", "trainings"]
 
@@ -94,6 +94,8 @@ def _references(config: Config) -> Iterator[tuple[str, str, dict[str, Any]]]:
         for stage, training in trainings(model).items():
             yield f"models.{name}.{stage}.on", training.on, sources
             yield f"models.{name}.{stage}.recipe", training.recipe, config.recipes
+        if sweep := sweep_of(model):
+            yield f"models.{name}.finetune.sweep.choose_on", sweep.choose_on, config.datasets
         for key, other in (("init", model.init), ("baseline_of", model.baseline_of)):
             if other:
                 yield f"models.{name}.{key}", other, config.models
@@ -155,6 +157,7 @@ def _check_meaning(config: Config) -> Iterator[str]:
             if what:
                 remedy = "train on a labelled dataset or a selection"
                 yield problem(f"models.{name}.{stage}.on", training.on, what, remedy)
+        yield from _check_sweep(config, name, unlabeled)
     for name, times in Counter(config.evaluate.on).items():
         remedy = "choose a labelled dataset"
         if name in unlabeled:
@@ -177,6 +180,25 @@ def _check_meaning(config: Config) -> Iterator[str]:
         if farthest is not None and farthest > limit:
             what = f"is more than record_distance {limit}, so not all such pairs are recorded"
             yield problem("duplicates.remove.max_distance", farthest, what, "raise that one")
+
+
+def _check_sweep(config: Config, name: str, unlabeled: set[str]) -> Iterator[str]:
+    if not (sweep := sweep_of(config.models[name])):
+        return
+    key, what = f"models.{name}.finetune.sweep", ""
+    for value, times in Counter(candidate_name(value) for value in sweep.base_lr).items():
+        if times > 1:
+            yield problem(f"{key}.base_lr", value, "stands twice, to six digits", "remove one")
+    if sweep.choose_on in config.evaluate.on:
+        what = "is in evaluate.on, whose accuracies must not choose"
+    elif sweep.choose_on in unlabeled:
+        what = "is the unlabelled dataset of a selection"
+    elif sweep.choose_on in {t.on for t in trainings(config.models[name]).values()}:
+        what = "is what the model learns from"
+    elif _without_labels(config, sweep.choose_on):
+        what = "has labels: false"
+    if what:
+        yield problem(f"{key}.choose_on", sweep.choose_on, what, "name other labelled images")
 
 
 def _without_labels(config: Config, name: str) -> bool:

@@ -96,6 +96,23 @@ class Training(Section):
     recipe: Name = Field(description="Name of a recipe: your own or a preset.")
 
 
+class Sweep(Section):
+    """Several trainings that differ in one value; the best is kept, all are in the report."""
+
+    base_lr: list[Annotated[float, Field(gt=0)]] = Field(
+        min_length=2, max_length=20, description="These replace the recipe's; one training each."
+    )
+    choose_on: Name = Field(
+        description="A labelled dataset whose accuracy decides; none of `evaluate.on`, nor trained on."
+    )
+
+
+class Finetuning(Training):
+    """The last training of a model."""
+
+    sweep: Sweep | None = Field(None, description="Try several learning rates.")
+
+
 class Model(Section):
     """A network. Stages run in the order pretrain, finetune; or train alone. Any model can teach."""
 
@@ -131,7 +148,7 @@ class Model(Section):
     )
     train: Training | None = Field(None, description="Train, with nothing before or after.")
     pretrain: Training | None = Field(None, description="First stage of a student: on a selection.")
-    finetune: Training | None = Field(None, description="Last stage: on a labelled dataset.")
+    finetune: Finetuning | None = Field(None, description="Last stage: on a labelled dataset.")
 
     @model_validator(mode="after")
     def _stages(self) -> "Model":
@@ -210,6 +227,13 @@ class Recipe(Section):
     )
     images: int = Field(ge=1, description="Budget: images processed, over all epochs.")
     global_batch_size: int = Field(256, ge=1, description="Images per optimiser step, all devices.")
+    device_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="Images per forward pass of one device, what BatchNorm averages over; a device "
+        "makes as many passes a step as it takes. Default: the global batch divided by the devices. "
+        "Give it, and another number of devices trains the same.",
+    )
     base_lr: float = Field(0.1, gt=0, description="Learning rate per 256 images of the batch.")
     warmup_images: int = Field(
         0, ge=0, description="Linear warm-up to the full rate, from that of a batch of 256."
@@ -221,16 +245,44 @@ class Recipe(Section):
     num_decays: int = Field(3, ge=1, description="`step`: number of cuts.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD.")
     nesterov: bool = Field(False, description="Nesterov's form of the momentum.")
-    weight_decay: float = Field(1e-4, ge=0, description="On all parameters, as in the paper.")
+    weight_decay: float = Field(1e-4, ge=0, description="Of SGD.")
+    weight_decay_on: Literal["all", "weights"] = Field(
+        "all", description="all: as in the paper. weights: not on biases and norms."
+    )
+    sync_batchnorm: bool = Field(
+        False,
+        description="BatchNorm over all devices; false: over each device's images, as in the paper.",
+    )
+    ema_images: int | None = Field(
+        None,
+        ge=1,
+        description="Hand on a moving average of the weights over about so many images, in the place "
+        "of the last weights: after so many, an old weight counts 1/e.",
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Of the softmax loss.")
+    mixup: float = Field(0.0, ge=0, description="Alpha of Mixup; 0: none.")
+    cutmix: float = Field(
+        0.0, ge=0, description="Alpha of CutMix; 0: none. With both, each batch gets one of them."
+    )
     crop: Literal["random_resized", "padded", "none"] = Field(
         "random_resized",
         description="random_resized: ImageNet's. padded: resize, pad by an eighth, crop (small "
         "images). none: resize and central crop.",
     )
     flip: bool = Field(True, description="Mirror half of the images; false for digits or text.")
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16: autocast of the forward pass."
+    rand_augment: int = Field(
+        0, ge=0, le=30, description="Magnitude of RandAugment's two operations; 0: none."
+    )
+    random_erasing: float = Field(
+        0.0, ge=0, le=1, description="Probability that a rectangle of an image is erased."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Of the forward pass, by autocast. auto: bfloat16 on GPUs that have it, else float32.",
+    )
+    compile: bool = Field(
+        False,
+        description="torch.compile the network: faster on GPUs after a minute; needs a compiler.",
     )
 
 
@@ -318,6 +370,11 @@ class Config(Section):
     )
     evaluate: Evaluate = Field(description="Measuring the models.")
     pack: Pack = Field(default_factory=Pack, description="Writing selections as shards.")
+    wandb: Name | Literal[""] = Field(
+        "",
+        description="A project of Weights & Biases that shows the curves of trainings too; needs "
+        "`uv pip install wandb` in the environment of the jobs. Changes no result.",
+    )
 
     @field_validator("results")
     @classmethod

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from semisup import datasets
 from semisup.config import TORCHVISION, Config, Dataset
 from semisup.config_errors import problem, show
-from semisup.stages import model_classes, source_classes, stored_classes, trainings
+from semisup.stages import model_classes, source_classes, stored_classes, sweep_of, trainings
 
 
 def check_files(config: Config) -> Iterator[str]:
@@ -68,6 +68,7 @@ def _check_shards(
 
 def check_classes(config: Config) -> Iterator[str]:
     used = {t.on for model in config.models.values() for t in trainings(model).values()}
+    used |= {sweep.choose_on for model in config.models.values() if (sweep := sweep_of(model))}
     used |= {*config.evaluate.on, *(n for n, dataset in config.datasets.items() if dataset.labels)}
     for name in sorted(used & config.datasets.keys()):
         try:
@@ -90,6 +91,11 @@ def check_predictions(config: Config) -> Iterator[str]:
         f"models.{name}": model_classes(config, name)
         for name, model in config.models.items()
         if trainings(model)
+    }
+    sources |= {
+        repr(sweep.choose_on): source_classes(config, sweep.choose_on)
+        for model in config.models.values()
+        if (sweep := sweep_of(model))
     }
     for name, theirs in sources.items():
         if difference := _difference(classes, theirs):

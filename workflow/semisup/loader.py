@@ -1,7 +1,7 @@
 """Batches of decoded images, in an order known beforehand, from any position on."""
 
-import functools
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +9,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from semisup import images, transforms
-from semisup.samples import Samples, read_range
+from semisup.order import TrainingOrder
+from semisup.samples import Samples, read_range, will_read
 
 
 class Batch(NamedTuple):
@@ -20,13 +21,17 @@ class Batch(NamedTuple):
     failures: list[tuple[int, str, str]]
 
 
+Plan = Callable[[Any], tuple[np.ndarray, np.ndarray | None]]
+"""From what names a batch to its rows, and to the seed of each where the transform is random."""
+
+
 class _Batches(Dataset[Batch]):
-    """Item i is batch i: rows and the seed of each, given by ``plan(i)``."""
+    """The batches of a plan, by what names them."""
 
     def __init__(
         self,
         samples: Samples,
-        plan: Callable[[int], tuple[np.ndarray, np.ndarray | None]],
+        plan: Plan,
         transform: Callable[[torch.Tensor], torch.Tensor],
         image_size: int,
     ) -> None:
@@ -36,8 +41,9 @@ class _Batches(Dataset[Batch]):
         self.shard_ids = samples.table["shard_id"].to_numpy()
         self.shard_paths = samples.shard_paths
 
-    def __getitem__(self, index: int) -> Batch:
-        rows, seeds = self.plan(index)
+    def __getitem__(self, name: Any) -> Batch:
+        rows, seeds = self.plan(name)
+        self._announce(np.sort(rows))
         decoded, good, failures = [], [], []
         for i, row in enumerate(rows):
             try:
@@ -55,24 +61,32 @@ class _Batches(Dataset[Batch]):
         )
         return Batch(np.array(good, dtype=np.int64), stacked, failures)
 
+    def _announce(self, rows: np.ndarray) -> None:
+        """Let the kernel read the images of a batch while the first are decoded."""
+        for row in rows.tolist():
+            path = self.shard_paths[int(self.shard_ids[row])]
+            will_read(path, int(self.offsets[row]), int(self.sizes[row]))
+
     def _decode(self, row: int) -> torch.Tensor:
         path = self.shard_paths[int(self.shard_ids[row])]
         content = read_range(path, int(self.offsets[row]), int(self.sizes[row]))
         return transforms.to_tensor(images.decode(content))
 
 
-def _load(batches: _Batches, order: range, workers: int) -> Iterator[Batch]:
+def _load(
+    batches: _Batches, names: Iterable[Any], workers: int, set_up: Callable[[int], None]
+) -> Iterator[Batch]:
     torch.multiprocessing.set_sharing_strategy("file_system")  # type: ignore[no-untyped-call]
     return iter(
         DataLoader(
             batches,
             batch_size=None,
-            sampler=order,
+            sampler=names,
             num_workers=workers,
             collate_fn=_unchanged,
             prefetch_factor=4 if workers else None,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_one_thread,
+            worker_init_fn=set_up,
         )
     )
 
@@ -81,8 +95,15 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _one_thread(worker: int) -> None:
+def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
+
+
+def _one_thread_without_signals(worker: int) -> None:
+    """A signal to all processes of a job is for the one that trains: it needs its next batch."""
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(each, signal.SIG_IGN)
+    _one_thread(worker)
 
 
 def evaluation_batches(
@@ -103,7 +124,8 @@ def evaluation_batches(
         return rows[starts[index] : ends[index]], None
 
     transform = transforms.evaluation_transform(image_size, resize)
-    return _load(_Batches(samples, plan, transform, image_size), range(len(starts)), workers)
+    batches = _Batches(samples, plan, transform, image_size)
+    return _load(batches, range(len(starts)), workers, _one_thread)
 
 
 def _runs(values: np.ndarray) -> list[tuple[int, int]]:
@@ -114,53 +136,29 @@ def _runs(values: np.ndarray) -> list[tuple[int, int]]:
     return list(zip([0, *cuts], [*cuts, len(values)], strict=True))
 
 
-class TrainingOrder(NamedTuple):
-    """Which image stands at each position of a training, given by seed and position alone.
-
-    Position p is image p % N of epoch p // N; every epoch is a permutation of the N rows.
-    """
-
-    rows: np.ndarray
-    seed: int
-    images: int
-    batch_size: int
-
-    @property
-    def num_steps(self) -> int:
-        return -(-self.images // self.batch_size)
-
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and augmentation seeds of the positions of a step."""
-        start = step * self.batch_size
-        positions = np.arange(start, min(start + self.batch_size, self.images))
-        epochs, places = np.divmod(positions, len(self.rows))
-        rows = np.empty(len(positions), np.int64)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            rows[here] = _permutation(self.seed, int(epoch), len(self.rows))[places[here]]
-        return self.rows[rows], _mix(positions, self.seed)
-
-
-def _mix(positions: np.ndarray, seed: int) -> np.ndarray:
-    """A seed for each position: multiplication modulo 2^64 by odd constants, then 63 bits."""
-    offset = np.uint64(seed * 0xD1342543DE82EF95 % 2**64)
-    mixed = positions.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + offset
-    return (mixed >> np.uint64(1)).astype(np.int64)
-
-
-@functools.lru_cache(maxsize=2)
-def _permutation(seed: int, epoch: int, length: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(length)
-
-
 def training_batches(
     samples: Samples,
     order: TrainingOrder,
     transform: Callable[[torch.Tensor], torch.Tensor],
     image_size: int,
     first_step: int,
+    rank: int,
+    num_ranks: int,
     workers: int,
 ) -> Iterator[Batch]:
-    """The batches of a training from any step on."""
-    batches = _Batches(samples, order.batch, transform, image_size)
-    return _load(batches, range(first_step, order.num_steps), workers)
+    """The micro-batches of one rank, from any step on.
+
+    Signals do not end the workers: whoever leaves early deletes the iterator.
+    """
+
+    def plan(place: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        positions = order.positions(*place, rank, num_ranks)
+        return order.rows_at(positions), order.seeds_at(positions)
+
+    places = (
+        (step, forward_pass)
+        for step in range(first_step, order.num_steps)
+        for forward_pass in range(order.num_passes(step, num_ranks))
+    )
+    batches = _Batches(samples, plan, transform, image_size)
+    return _load(batches, places, workers, _one_thread_without_signals)

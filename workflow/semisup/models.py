@@ -169,6 +169,13 @@ def choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def is_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether the forward pass is autocast; ``auto``: where a GPU can."""
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision == "bfloat16"
+
+
 def predictor(weights: Weights, precision: str, workers: int) -> Predictor:
     """A function from uint8 images (N, 3, H, W) to float32 logits (N, classes) on the CPU."""
     torch.set_num_threads(max(workers, 1))

@@ -1,11 +1,15 @@
 """Learning rates as functions of images processed, and the optimiser they drive."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from semisup.config import Recipe
+from semisup.distributed import Ranks
+from semisup.tables import DataError
 
 
 def learning_rate(recipe: Recipe, images: int) -> float:
@@ -30,11 +34,45 @@ def learning_rate(recipe: Recipe, images: int) -> float:
     return full * (1 + math.cos(math.pi * progress)) / 2
 
 
+def set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, images: int) -> float:
+    lr = learning_rate(recipe, images)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    return lr
+
+
+def place(model: nn.Module, recipe: Recipe, ranks: Ranks) -> nn.Module:
+    """The model on its device, ready to learn. Raises DataError where sync-BN cannot work."""
+    if recipe.sync_batchnorm and ranks.num_ranks > 1:
+        if ranks.device.type != "cuda":
+            raise DataError(
+                "sync_batchnorm: true works on GPUs only, and this training has "
+                f"{ranks.num_ranks} ranks without. Set it to false, or train with one rank."
+            )
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    return model.to(ranks.device).train()
+
+
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """SGD; with ``weight_decay_on: weights``, biases and parameters of norms do not decay."""
+    groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
+    if recipe.weight_decay_on == "weights":
+        vectors = [p for p in model.parameters() if p.ndim <= 1]
+        matrices = [p for p in model.parameters() if p.ndim > 1]
+        groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.SGD(
-        model.parameters(),
+        groups,
         lr=recipe.base_lr,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
         weight_decay=recipe.weight_decay,
     )
+
+
+def make_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
+    """The exponential moving average of weights and statistics over about ``ema_images``."""
+    if recipe.ema_images is None:
+        return None
+    decay = math.exp(-recipe.global_batch_size / recipe.ema_images)
+    update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)

@@ -9,11 +9,13 @@ from typing import Any, Protocol
 from semisup import datasets, settings
 from semisup.config import TORCHVISION, Config, Dataset, Model, Recipe, Selection
 from semisup.stages import (
+    candidate_name,
     shape,
     source_classes,
     stage_classes,
     stage_names,
     stored_classes,
+    sweep_of,
     trainings,
 )
 
@@ -32,6 +34,7 @@ class Plan:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.results = config.results
+        self.wandb = config.wandb
         self.unlabeled = {selection.unlabeled for selection in config.selections.values()}
 
     # --- datasets -------------------------------------------------------------------------
@@ -158,6 +161,9 @@ class Plan:
         return recipe.model_copy(update={"preset": None})
 
     def train(self, wildcards: Wildcards) -> str:
+        return self._train(wildcards, {})
+
+    def _train(self, wildcards: Wildcards, changes: dict[str, Any]) -> str:
         name, stage = wildcards.model, wildcards.stage
         model = shape(self.config, name)
         return settings.Train(
@@ -165,9 +171,66 @@ class Plan:
             image_size=model.image_size,
             resize=self._resize(model),
             classes=source_classes(self.config, self._training_source(wildcards)),
-            recipe=self.recipe(name, stage),
+            recipe=self.recipe(name, stage).model_copy(update=changes),
             seed=self.config.seed,
         ).canonical()
+
+    # --- sweeps ---------------------------------------------------------------------------
+
+    def models_with_sweep(self, has_sweep: bool) -> str:
+        """A pattern of the models whose finetuning is, or is not, a sweep."""
+        models = self.config.models.items()
+        return "|".join(n for n, model in models if bool(sweep_of(model)) == has_sweep) or "$^"
+
+    def candidates(self, wildcards: Wildcards) -> list[str]:
+        """The folders of the trainings of a sweep."""
+        sweep = sweep_of(self.config.models[wildcards.model])
+        folder = f"{self.results}/models/{wildcards.model}/finetune"
+        return [f"{folder}/{candidate_name(lr)}" for lr in sweep.base_lr] if sweep else []
+
+    def candidate_weights(self, wildcards: Wildcards) -> list[str]:
+        return [f"{folder}/weights.pt" for folder in self.candidates(wildcards)]
+
+    def candidate_classes(self, wildcards: Wildcards) -> list[str]:
+        return [f"{folder}/classes.txt" for folder in self.candidates(wildcards)]
+
+    def candidate_metrics(self, wildcards: Wildcards) -> list[str]:
+        return [f"{folder}/metrics.parquet" for folder in self.candidates(wildcards)]
+
+    def candidate_evaluations(self, wildcards: Wildcards) -> list[str]:
+        return [f"{folder}/evaluations.parquet" for folder in self.candidates(wildcards)]
+
+    def train_candidate(self, wildcards: Wildcards) -> str:
+        sweep = sweep_of(self.config.models[wildcards.model])
+        assert sweep
+        (base_lr,) = (lr for lr in sweep.base_lr if candidate_name(lr) == wildcards.candidate)
+        return self._train(wildcards, {"base_lr": base_lr})
+
+    def _choose_on(self, wildcards: Wildcards) -> str:
+        sweep = sweep_of(self.config.models[wildcards.model])
+        assert sweep
+        return sweep.choose_on
+
+    def choosing_manifests(self, wildcards: Wildcards) -> list[str]:
+        return self.manifests(self._choose_on(wildcards))
+
+    def choosing_samples(self, wildcards: Wildcards) -> list[str]:
+        return self.samples(self._choose_on(wildcards))
+
+    def evaluate_candidate(self, wildcards: Wildcards) -> str:
+        return settings.Evaluate(
+            model=wildcards.model,
+            stage=f"{wildcards.stage} {wildcards.candidate}",
+            datasets=[self._choose_on(wildcards)],
+            batch_size=self.config.evaluate.batch_size,
+        ).canonical()
+
+    def choose_candidate(self, wildcards: Wildcards) -> str:
+        sweep = sweep_of(self.config.models[wildcards.model])
+        assert sweep
+        return settings.ChooseCandidate(base_lr=sweep.base_lr).canonical()
+
+    # --- weights that are given -----------------------------------------------------------
 
     def weights_file(self, wildcards: Wildcards) -> list[str]:
         weights = self.config.models[wildcards.model].weights or ""
@@ -394,6 +457,11 @@ class Plan:
             "selections": [f"{base}/selections/{name}/summary.json" for name in config.selections],
             "packed": [path for name in config.selections for path in self.manifests(name)],
             "metrics": [f"{base}/models/{m}/{s}/metrics.parquet" for m, s in trained],
+            "sweeps": [
+                f"{base}/models/{name}/finetune/sweep.parquet"
+                for name, model in config.models.items()
+                if sweep_of(model)
+            ],
             "evaluations": [
                 f"{base}/evaluations/{m}/{s}.parquet" for m, s in self.evaluated_stages()
             ],
@@ -404,5 +472,7 @@ class Plan:
         return sources & self.config.datasets.keys()
 
     def report(self, wildcards: Wildcards) -> str:
-        config: dict[str, Any] = self.config.model_dump(mode="json", exclude_unset=True)
+        config: dict[str, Any] = self.config.model_dump(
+            mode="json", exclude_unset=True, exclude={"wandb"}
+        )
         return settings.Report(config=config).canonical()

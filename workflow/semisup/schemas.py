@@ -240,6 +240,19 @@ METRICS = pa.schema(
     ]
 )
 
+# results/models/{model}/finetune/sweep.parquet. Order: as configured.
+SWEEP = pa.schema(
+    [
+        _field("base_lr", pa.float64(), "initial learning rate per 256 images"),
+        _field("dataset", pa.string(), "the images that choose; no reported accuracy is of them"),
+        _field("num_images", pa.int64(), "images evaluated"),
+        _field("top1", pa.float64(), "accuracy in [0, 1]"),
+        _field("top1_low", pa.float64(), "lower end of the 95 % Wilson interval"),
+        _field("top1_high", pa.float64(), "upper end of the 95 % Wilson interval"),
+        _field("chosen", pa.bool_(), "whether it became the student"),
+    ]
+)
+
 # results/predictions/{model}/{stage}.parquet. Order: dataset, identity.
 PREDICTIONS = pa.schema(
     [

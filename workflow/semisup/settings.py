@@ -64,13 +64,18 @@ class ImportWeights(Settings):
 class Train(Settings):
     """``recipe.images`` is the budget in force, also for a budget-matched baseline."""
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     arch: str
     image_size: int
     resize: int
     classes: list[str]
     recipe: Recipe
     seed: int
+
+
+class ChooseCandidate(Settings):
+    version: Literal[1] = 1
+    base_lr: list[float]
 
 
 class ExtractFeatures(Settings):

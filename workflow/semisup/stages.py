@@ -1,7 +1,7 @@
 """What the models of a configuration go through, and what classes they predict."""
 
 from semisup import datasets
-from semisup.config import Config, Model, Training
+from semisup.config import Config, Model, Sweep, Training
 
 
 def trainings(model: Model) -> dict[str, Training]:
@@ -13,6 +13,15 @@ def trainings(model: Model) -> dict[str, Training]:
 def stage_names(model: Model) -> list[str]:
     """The stages after which a model has weights, in order."""
     return (["imported"] if model.weights else []) + list(trainings(model))
+
+
+def sweep_of(model: Model) -> Sweep | None:
+    return model.finetune.sweep if model.finetune else None
+
+
+def candidate_name(base_lr: float) -> str:
+    """The folder of one training of a sweep."""
+    return f"base_lr-{base_lr:g}"
 
 
 def shape(config: Config, name: str) -> Model:

@@ -21,7 +21,7 @@ def evaluation_transform(image_size: int, resize: int) -> v2.Transform:
 
 
 def training_transform(recipe: Recipe, image_size: int) -> v2.Transform:
-    """Random crop and mirroring as the recipe says; randomness is torch's global generator."""
+    """What a recipe does to each image; randomness is torch's global generator."""
     crops = {
         "random_resized": [v2.RandomResizedCrop(image_size, antialias=True)],
         "padded": [
@@ -30,8 +30,24 @@ def training_transform(recipe: Recipe, image_size: int) -> v2.Transform:
         ],
         "none": [v2.Resize(image_size, antialias=True), v2.CenterCrop(image_size)],
     }
-    flip = [v2.RandomHorizontalFlip()] if recipe.flip else []
-    return v2.Compose([*crops[recipe.crop], *flip])
+    changes: list[v2.Transform] = [*crops[recipe.crop]]
+    if recipe.flip:
+        changes.append(v2.RandomHorizontalFlip())
+    if recipe.rand_augment:
+        changes.append(v2.RandAugment(magnitude=recipe.rand_augment))
+    if recipe.random_erasing:
+        changes.append(v2.RandomErasing(recipe.random_erasing))
+    return v2.Compose(changes)
+
+
+def mixing(recipe: Recipe, num_classes: int) -> v2.Transform | None:
+    """Mixup and CutMix of a batch and its labels, which become shares of classes; one at a time."""
+    ways = [
+        way(alpha=alpha, num_classes=num_classes)
+        for way, alpha in ((v2.MixUp, recipe.mixup), (v2.CutMix, recipe.cutmix))
+        if alpha
+    ]
+    return v2.RandomChoice(ways) if ways else None
 
 
 def normalize(images_NCHW: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -82,6 +82,7 @@ def gather(plan: Plan, evaluations: Table) -> dict[str, object]:
         "labelled": labelled,
         "failures": [view for view in failed if view.total],
         "curves": curves,
+        "sweeps": training.view_sweeps(plan),
         "times": training.read_times(Path(plan.results)),
         "config": training.config_yaml(plan),
         "versions": training.read_versions(),

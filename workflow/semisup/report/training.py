@@ -6,7 +6,7 @@ import math
 import platform
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -21,7 +21,8 @@ MAX_POINTS = 400
 RULES = (
     "make_digits", "make_cifar10", "pack_folder", "index_shards", "import_weights", "train",
     "extract_features", "find_duplicates", "merge_duplicates", "find_copies", "score_shards",
-    "count_images", "select", "pack_selection", "pretrain", "finetune", "evaluate",
+    "count_images", "select", "pack_selection", "pretrain", "finetune_candidate",
+    "evaluate_candidate", "choose_candidate", "finetune", "evaluate",
 )  # fmt: skip
 PACKAGES = (
     "snakemake",
@@ -74,6 +75,14 @@ def view_curves(plan: Plan) -> list[Curve]:
                 )
             )  # fmt: skip
     return curves
+
+
+def view_sweeps(plan: Plan) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Of each model whose finetuning is a sweep, the rows of SWEEP."""
+    return [
+        (path.parent.parent.name, tables.read_table(path, schemas.SWEEP).to_pylist())
+        for path in map(Path, plan.report_inputs()["sweeps"])
+    ]
 
 
 def thin(values: np.ndarray, limit: int) -> list[float]:

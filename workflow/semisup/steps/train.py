@@ -2,15 +2,18 @@
 
 import hashlib
 import logging
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from semisup import checkpoint, models, schemas, settings, tables, tars, training
+from semisup import checkpoint, distributed, models, schemas, settings, tables, tars, training
 from semisup.samples import Samples, read_samples, rows_with_status
 from semisup.steps import run
 from semisup.tables import DataError
+from semisup.tracking import Events, Nowhere
 
 log = logging.getLogger("semisup")
 
@@ -24,33 +27,51 @@ def main(
     classes: Path,
     metrics: Path,
     workers: int,
+    wandb: str = "",
 ) -> None:
     """Train from ``init`` (at most one file; none: random weights) and write weights and metrics.
 
     Checkpoints lie in a folder named by the content of all that matters, so a killed training goes
-    on, a finished one is not repeated, and a changed one starts anew.
+    on, a finished one is not repeated, and a changed one starts anew. Under torchrun this is one of
+    several ranks, of which the first writes. ``wandb``: a project there, to show the curves in.
+    After SIGTERM, SIGUSR1 or Ctrl-C it writes a checkpoint and exits with status 75, EX_TEMPFAIL:
+    run again, it goes on.
     """
     what = weights.parent.parent.name + " " + weights.parent.name
     samples = read_samples(manifests)
     _check_labels(samples, len(settings.classes))
     folder = checkpoints / fingerprint(settings, [*manifests, *init])
-    checkpoint.keep_only(folder)
-
     torch.manual_seed(settings.seed)
     model = models.build(settings.arch, len(settings.classes))
     for path in init:
         models.start_from(model, models.load(path), settings.classes)
-    trained = training.train(
-        what, model, samples, settings.recipe, settings.image_size, settings.seed, folder, workers
-    )
-    state = {name: tensor.cpu() for name, tensor in trained.model.state_dict().items()}
-    shape = (settings.arch, settings.image_size, settings.resize)
+    with distributed.join() as ranks:
+        if is_first := ranks.rank == 0:
+            checkpoint.keep_only(folder)
+        tracker = Events(folder / "tensorboard", what, wandb) if is_first else Nowhere()
+        try:
+            trained = training.train(
+                what, model, len(settings.classes), samples, settings.recipe, settings.image_size,
+                settings.seed, folder, ranks, workers, tracker,
+            )  # fmt: skip
+        except training.Interrupted as stop:
+            log.warning("%s", stop)
+            sys.exit(os.EX_TEMPFAIL)
+        if is_first:
+            _write(trained, settings, weights, classes, metrics)
+            last = trained.metrics[-1]
+            log.info("%s: loss %.4f, training accuracy %.4f", what, last["loss"], last["top1"])
+
+
+def _write(
+    trained: training.Trained, settings: settings.Train, weights: Path, classes: Path, metrics: Path
+) -> None:
     columns = {name: [row[name] for row in trained.metrics] for name in schemas.METRICS.names}
     tables.write_table(metrics, columns, schemas.METRICS)
+    state = {name: tensor.cpu() for name, tensor in trained.state.items()}
+    shape = (settings.arch, settings.image_size, settings.resize)
     models.save(weights, models.Weights(*shape, settings.classes, state))
     models.write_classes(classes, settings.classes)
-    last = trained.metrics[-1]
-    log.info("%s: loss %.4f, training accuracy %.4f", what, last["loss"], last["top1"])
 
 
 def fingerprint(settings: settings.Train, inputs: list[Path]) -> str:

@@ -1,0 +1,106 @@
+"""The ranks of a training: processes started by torchrun, each with a device of its own, or just one."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from semisup import models
+
+TIMEOUT = timedelta(minutes=10)
+"""After which a rank that waits for another one fails."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class Ranks(NamedTuple):
+    rank: int
+    num_ranks: int
+    device: torch.device
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every rank, in their order, to all of them."""
+        if self.num_ranks == 1:
+            return [value]
+        values = [None] * self.num_ranks
+        dist.all_gather_object(values, value)
+        return values
+
+
+@contextmanager
+def join() -> Iterator[Ranks]:
+    """The ranks this process is one of: those of torchrun, or itself alone."""
+    num_ranks = int(os.environ.get("WORLD_SIZE", 1))
+    device = models.choose_device()
+    if num_ranks == 1:
+        yield Ranks(0, 1, device)
+        return
+    _end_with_parent()
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=TIMEOUT)
+    yield Ranks(dist.get_rank(), num_ranks, device)
+    dist.destroy_process_group()  # not after an error: others may be waiting, torchrun ends them
+
+
+def _end_with_parent() -> None:
+    """A rank whose torchrun was killed would train on, beside those started in its place."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class StopRequest:
+    """Whether SIGTERM, SIGUSR1 or Ctrl-C asked any rank to stop: all know at the same step.
+
+    A second signal has its usual effect.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.num_ranks = ranks.num_ranks
+        self.signal = 0
+        self._vote: tuple[torch.Tensor, dist.Work] | None = None
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {each: signal.signal(each, self._ask) for each in SIGNALS}
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+
+    def _ask(self, number: int, _: FrameType | None) -> None:
+        self.signal = number
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+
+    def heard(self) -> int:
+        """The number of the signal, or 0. Called by every rank at every step.
+
+        The answer is what ranks knew a step ago, so that none waits for the others.
+        """
+        if self.num_ranks == 1:
+            return self.signal
+        answer = 0
+        if self._vote:
+            votes, work = self._vote
+            work.wait()
+            answer = int(votes.item())
+        votes = torch.tensor(self.signal)
+        self._vote = votes, dist.all_reduce(votes, dist.ReduceOp.MAX, async_op=True)
+        return answer
