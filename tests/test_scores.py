@@ -1,5 +1,6 @@
 """The score store and the merge over its parts, against brute force."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from semisup.tables import DataError
 
 NUM_CLASSES = 5
 P = 2
+END = scores.NO_END - 6
 
 
 def make_part(part: int, images: list[tuple[int, list[float]]]) -> Ranked:
@@ -188,19 +190,37 @@ def test_scores_that_are_not_finite_are_refused_naming_the_part(tmp_path):
 @pytest.mark.parametrize(
     ("tiers", "message"),
     [
-        ("[]", "its tiers are not all its rows"),
-        ("[[1, 16]]", "its tiers are not all its rows"),
-        ("[[2, 16], [5, 48]]", "its tiers are not its row groups"),
+        ([], "its tiers are not of these ranks"),
+        ([[1, 1], [2, 2], [0, 4], [0, END]], "its tiers are not of these ranks"),
+        ([[1, 1], [0, 2], [0, 3], [0, END]], "its tiers are not all its rows"),
+        ([[2, 1], [1, 2], [0, 3], [0, END]], "its tiers are not its row groups"),
         ("nonsense", "scores without tiers in the footer"),
+        ([[1, 1], [2]], "scores without tiers in the footer"),
     ],
 )
 def test_a_footer_that_does_not_fit_is_refused(tmp_path, tiers, message):
     (path,) = write_parts(tmp_path, [make_part(0, [(0, [1.0]), (0, [2.0]), (1, [3.0])])])
     table = tables.read_table(path, schemas.SCORES)
     columns = {name: table[name] for name in table.column_names}
-    tables.write_table(path, columns, schemas.SCORES, [1, 2], {scores.TIERS_KEY: tiers})
+    metadata = {scores.TIERS_KEY: json.dumps(tiers)}
+    tables.write_table(path, columns, schemas.SCORES, [1, 2], metadata)
     with pytest.raises(DataError, match=message):
         ScoreTable(path)
+
+
+@pytest.mark.parametrize("num_best", [[2, 2], [-1, 4], [5], "x"])
+def test_counts_of_best_classes_that_cannot_be_are_refused(tmp_path, num_best):
+    part = make_part(0, [(0, [1.0, 0.5]), (1, [2.0, 0.0]), (1, [1.0, 0.0])])
+    (path,) = write_parts(tmp_path, [part])
+    assert ScoreTable(path).num_best().tolist() == [1, 2]
+    table = tables.read_table(path, schemas.SCORES)
+    written = pq.read_metadata(path)
+    lengths = [written.row_group(i).num_rows for i in range(written.num_row_groups)]
+    metadata = {"tiers": written.metadata[b"tiers"].decode(), "num_best": json.dumps(num_best)}
+    columns = {name: table[name] for name in table.column_names}
+    tables.write_table(path, columns, schemas.SCORES, lengths, metadata)
+    with pytest.raises(DataError, match="scores"):
+        ScoreTable(path).num_best()
 
 
 def test_class_ids_the_teacher_does_not_have_are_refused_naming_the_part(tmp_path):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from semisup import transforms
+from semisup import models, transforms
 from semisup.config import Recipe
 
 CROPS = ["random_resized", "padded", "none"]
@@ -143,9 +143,12 @@ def test_normalized_pixels_have_the_mean_and_deviation_of_imagenet() -> None:
     np.testing.assert_allclose(normalized.numpy(), expected, atol=1e-5)
 
 
-def test_normalized_images_lie_channels_last() -> None:
-    normalized = transforms.normalize(torch.stack([noise(), noise()]), CPU)
-    assert normalized.is_contiguous(memory_format=torch.channels_last)
+@pytest.mark.parametrize("arch", ["cifar_resnet8_w16", "resnet18"])
+def test_a_network_takes_images_in_any_layout(arch: str) -> None:
+    network = models.build(arch, 10).eval()
+    images = transforms.normalize(torch.stack([noise(32, 32), noise(32, 32)]), CPU)
+    last = images.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(network(images), network(last))
 
 
 def test_normalizing_leaves_its_input_alone() -> None:

@@ -482,6 +482,20 @@ def test_a_last_selection_that_cannot_be_read_is_said_and_replaced(
     assert "not compared with the selection before" in caplog.text
 
 
+def test_a_part_without_images_is_no_obstacle(
+    tmp_path: Path, make_dataset: Dataset, teacher: Path
+) -> None:
+    whole = Chain(tmp_path / "whole", make_dataset(SHARDS, None, "whole"), teacher)
+    gap = Chain(tmp_path / "gap", make_dataset([SHARDS[0], [], *SHARDS[1:]], None, "gap"), teacher)
+    keys = []
+    for chain in (whole, gap):
+        chain.count()
+        for rank_by in ("softmax", "logit"):
+            rows = pd.read_parquet(chain.select(k=3, rank_by=rank_by))
+            keys.append(rows[["class_id", "key"]].to_numpy().tolist())
+    assert keys[0] == keys[2] and keys[1] == keys[3]
+
+
 def test_an_empty_selection_is_refused_saying_where_the_images_went(chain: Chain) -> None:
     with pytest.raises(DataError, match=r"Of 22 scored images 0 are removed .* of 22 left none"):
         chain.select(min_score=0.999999)
@@ -581,6 +595,20 @@ def test_the_workers_of_a_killed_packing_end(tmp_path: Path) -> None:
     parent.wait()
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive
+
+
+def test_a_smaller_selection_leaves_nothing_of_the_larger_one(chain: Chain) -> None:
+    """Nor a manifest, which would stand for tars that are gone when the selection grows again."""
+    chain.count()
+    chain.select(k=5)
+    packed = chain.pack(samples_per_shard=2, shards_per_part=1)
+    (packed / "tars" / ".00007.tmp").mkdir()
+    assert len(list(packed.glob("manifest-*"))) > 2
+    chain.select(k=1)
+    chain.pack(samples_per_shard=2, shards_per_part=1)
+    parts = {path.name.split("-")[1].split(".")[0] for path in packed.glob("*-*")}
+    assert {path.name for path in (packed / "tars").iterdir()} == parts
+    assert len(parts) == len(list(packed.glob("manifest-*"))) == len(list(packed.glob("samples-*")))
 
 
 def test_what_a_killed_packing_left_is_cleared(chain: Chain) -> None:

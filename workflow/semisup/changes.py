@@ -22,15 +22,16 @@ MAX_CLASSES = 20
 
 def record_changes(selection: Path) -> None:
     """Write changes.parquet beside a new selection if it differs from the last, which is kept."""
-    last = selection.with_name("last.parquet")
+    last, path = selection.with_name("last.parquet"), selection.with_name("changes.parquet")
     try:
         if last.exists() and tables.file_sha256(last) != tables.file_sha256(selection):
             changes = find_changes(last, selection)
             columns = {name: changes[name] for name in schemas.CHANGES.names}
-            tables.write_table(last.with_name("changes.parquet"), columns, schemas.CHANGES)
+            tables.write_table(path, columns, schemas.CHANGES)
             log.info("since the selection before:%s", _describe(changes))
     except DataError as error:
         log.warning("not compared with the selection before: %s", error)
+        path.unlink(missing_ok=True)  # it would tell of another change
     last.unlink(missing_ok=True)
     try:
         os.link(selection, last)

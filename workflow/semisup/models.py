@@ -14,6 +14,9 @@ from torchvision.models.resnet import BasicBlock
 from semisup import tables, transforms
 from semisup.tables import DataError
 
+MIN_CHANNELS_LAST = 16
+"""Narrower convolutions crash when they learn channels last on CPU (torch 2.15, oneDNN)."""
+
 Predictor = Callable[[torch.Tensor], torch.Tensor]
 """From uint8 images of shape (N, 3, H, W) to float32 of shape (N, ...), on the CPU."""
 
@@ -72,7 +75,9 @@ def build(arch: str, num_classes: int) -> nn.Module:
         aux = {"aux_logits": False} if arch in ("googlenet", "inception_v3") else {}
         init = {"init_weights": True} if aux else {}
         model = torchvision.models.get_model(arch, num_classes=num_classes, **aux, **init)
-    return model.to(memory_format=torch.channels_last)
+    channels = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
+    narrow = min(channels, default=0) < MIN_CHANNELS_LAST
+    return model.to(memory_format=torch.contiguous_format if narrow else torch.channels_last)
 
 
 def head_name(model: nn.Module) -> str:

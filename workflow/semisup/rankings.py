@@ -30,11 +30,13 @@ class LogitTable:
         rows = rows.take(np.lexsort((rows.identity, rows.class_id)))
         log_softmax = -np.logaddexp(0, -rows.log_odds.astype(np.float64))
         logit = log_softmax + self._logsumexp(rows.identity)
-        return _in_memory(rows._replace(log_odds=logit.astype(np.float32)))
+        return _in_memory(rows._replace(log_odds=logit.astype(np.float32) + np.float32(0)))
 
     def _logsumexp(self, identity: np.ndarray) -> np.ndarray:
         path = self.path.with_name(self.path.name.replace("part-", "images-"))
         images = tables.read_table(path, schemas.IMAGES)
+        if not len(images):
+            return np.empty(0, np.float32)
         # Samples of a shard are numbered without a gap.
         first_row = np.searchsorted(
             images["shard_id"], np.arange(images["shard_id"][-1].as_py() + 1)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -121,8 +121,11 @@ class ScoreTable:
         self.tiers = list(self._tiers())
 
     def _tiers(self) -> Iterator[Tier]:
-        first = 0
-        for length, size in self._footer(TIERS_KEY):
+        """Nothing protects a footer from flipped bits: what it says must be what was written."""
+        first, found = 0, self._footer(TIERS_KEY).reshape(-1, 2)
+        if found[:, 1].tolist() != np.diff([0, *TIERS, NO_END]).tolist():
+            raise DataError(f"{self.path}: its tiers are not of these ranks. {DAMAGED}")
+        for length, size in found.tolist():
             last = first
             while length > 0 and last < self.metadata.num_row_groups:
                 length -= self.metadata.row_group(last).num_rows
@@ -136,12 +139,16 @@ class ScoreTable:
 
     def num_best(self) -> np.ndarray:
         """Of how many images each class is the best; the last classes may be missing."""
-        return np.array(self._footer(BEST_KEY), np.int64)
+        counts = self._footer(BEST_KEY)
+        images, rows = int(counts.sum()), self.metadata.num_rows
+        if np.any(counts < 0) or (rows % images if images else rows):
+            raise DataError(f"{self.path}: {rows} scores of {images} images. {DAMAGED}")
+        return counts
 
-    def _footer(self, key: str) -> Any:
+    def _footer(self, key: str) -> np.ndarray:
         try:
-            return json.loads((self.metadata.metadata or {})[key.encode()])
-        except (KeyError, ValueError):
+            return np.array(json.loads((self.metadata.metadata or {})[key.encode()]), np.int64)
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise DataError(f"{self.path}: scores without {key} in the footer. {DAMAGED}") from None
 
     def read(self, tier: int, classes: np.ndarray | None = None) -> Rows:

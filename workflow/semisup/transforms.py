@@ -51,8 +51,8 @@ def mixing(recipe: Recipe, num_classes: int) -> v2.Transform | None:
 
 
 def normalize(images_NCHW: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """uint8 pixels to normalised float32 on the device, channels last."""
+    """uint8 pixels to normalised float32 on the device."""
     pixels = images_NCHW.to(device, non_blocking=True).float().div_(255)
     mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1)
     std = torch.tensor(STD, device=device).view(1, 3, 1, 1)
-    return pixels.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+    return pixels.sub_(mean).div_(std)

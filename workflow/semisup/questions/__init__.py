@@ -43,10 +43,10 @@ def open_selection(configfile: Path, name: str) -> Selected:
         known = ", ".join(plan.config.selections)
         raise DataError(f"{configfile}: no selection {name!r}; there are {known}.")
     folder = Path(plan.results) / "selections" / name
-    if not (folder / "summary.json").exists():
+    if not all((folder / name).exists() for name in ("summary.json", "settings.json")):
         raise DataError(
             f"{folder}: the selection is not made yet. "
-            f"Run snakemake --profile profiles/local --configfile {configfile} {folder}/summary.json"
+            f"Run snakemake --profile profiles/local --configfile {configfile} {folder}/settings.json"
         )
     wildcards = cast(Wildcards, SimpleNamespace(selection=name))
     settings = Select.model_validate_json(plan.select(wildcards))

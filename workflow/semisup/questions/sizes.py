@@ -44,9 +44,11 @@ def main(configfile: Path, selection: str, k: str, p: str, fraction: str) -> Non
 
 def _numbers(name: str, text: str, kind: type) -> list[Any]:
     try:
-        return [kind(word) for word in text.split()]
+        if numbers := [kind(word) for word in text.split()]:
+            return numbers
     except ValueError:
-        raise DataError(f"{name}: {text!r} must be numbers separated by spaces.") from None
+        pass
+    raise DataError(f"{name}: {text!r} must be numbers separated by spaces.")
 
 
 def measure_grid(
@@ -63,7 +65,8 @@ def measure_grid(
     def measure(combination: tuple[int, float]) -> list[dict[str, Any]]:
         p, fraction = combination
         changes = {"classes_per_image": p, "fraction": fraction}
-        settings = selected.settings.model_copy(update=changes)
+        seed = selected.plan.config.seed  # whose own fraction may be all of U
+        settings = selected.settings.model_copy(update={**changes, "seed": seed})
         allowed = allowed_rows(selected.left_out, settings)
         cut = Cut(np.max(wanted, axis=0), selected.ranking.least)
         ranking = selected.ranking

@@ -9,6 +9,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -75,7 +76,7 @@ def main(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if settings.part == 0:
-        _remove_parts_from(settings.num_parts, tars.parent)
+        _remove_parts_from(settings.num_parts, tars.parent, manifest, samples)
     write_samples(samples, rows)
     write_manifest(manifest, samples, name, settings.part, shards, {"ok": len(rows)})
     log.info("%d samples in %d shards", len(rows), len(shards))
@@ -106,10 +107,17 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _remove_parts_from(num_parts: int, folder: Path) -> None:
-    """Delete what a former, larger selection left: whoever lists the tars must not find it."""
-    for part in folder.glob("[0-9]*"):
-        if int(part.name) >= num_parts:
+def _remove_parts_from(num_parts: int, folder: Path, manifest: Path, samples: Path) -> None:
+    """Delete what a former, larger selection left: whoever lists the tars must not find it.
+
+    Tables go before their tars: a manifest that stays would stand for tars that are gone.
+    """
+    for first in (manifest, samples):
+        for path in first.parent.glob(first.name.replace("00000", "[0-9]*")):
+            if int(re.findall(r"\d+", path.name)[-1]) >= num_parts:
+                path.unlink()
+    for part in (*folder.glob("[0-9]*"), *folder.glob(".[0-9]*.tmp")):
+        if int(part.name.strip(".tmp")) >= num_parts:
             shutil.rmtree(part, ignore_errors=True)
 
 
