@@ -378,7 +378,7 @@ MEANING: dict[str, tuple[dict[str, Any], str]] = {
     "an architecture that does not exist": (
         {"models.teacher.arch": "ResNet5O"},
         "models.teacher.arch: 'ResNet5O' does not exist; did you mean resnet50? "
-        "it must be a torchvision classifier or cifar_resnet{6n+2}_w{width}.",
+        "it must be a torchvision classifier, resnext101_32x{4,8,16,32,48}d or cifar_resnet{6n+2}_w{width}.",
     ),
     "an architecture that is no classifier": (
         {"models.teacher.arch": "fcn_resnet50"}, "models.teacher.arch: 'fcn_resnet50' does not "

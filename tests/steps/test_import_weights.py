@@ -4,13 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
+import torchvision
 
 from semisup import models, settings
 from semisup.steps import import_weights
 from semisup.tables import DataError
 
 CLASSES = ["no", "yes", "maybe"]
+OTHER = models.build("cifar_resnet8_w4", 3).state_dict()
+ONE = torch.ones(1)
 STATE = models.build("cifar_resnet8_w4", 3).state_dict()
 
 
@@ -33,14 +37,49 @@ def imported(tmp_path: Path, checkpoint: Any, classes: list[str] = CLASSES) -> m
         STATE,
         {"state_dict": STATE, "epoch": 3},
         {"model": {f"module.{name}": tensor for name, tensor in STATE.items()}},
+        {
+            "model": OTHER,
+            "model_ema": {f"module.{name}": t for name, t in STATE.items()} | {"n_averaged": ONE},
+            "optimizer": {"state": {}, "param_groups": []},
+        },
+        {"state_dict": OTHER, "state_dict_ema": STATE, "arch": "resnet"},
+        {"state_dict": {f"model._orig_mod.{name}": t for name, t in STATE.items()}, "epoch": 3},
     ],
-    ids=["plain", "state_dict", "model with module."],
+    ids=[
+        "plain, as the released SSL and SWSL",
+        "state_dict",
+        "model with module.",
+        "torchvision's reference with EMA",
+        "timm's with EMA",
+        "Lightning's, compiled",
+    ],
 )
 def test_the_layouts_people_have_give_the_same_weights(tmp_path: Path, checkpoint: Any) -> None:
     weights = imported(tmp_path, checkpoint)
     assert (weights.image_size, weights.resize, weights.classes) == (32, 36, CLASSES)
     assert all(torch.equal(weights.state[name], tensor) for name, tensor in STATE.items())
     assert (tmp_path / "classes.txt").read_text().splitlines() == CLASSES
+
+
+def test_safetensors_give_the_same_weights(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    safetensors.torch.save_file({name: t.contiguous() for name, t in STATE.items()}, path)
+    state = models.unwrap(models.read_checkpoint(path))
+    assert all(torch.equal(state[name], tensor) for name, tensor in STATE.items())
+
+
+@pytest.mark.parametrize("name", ["resnext50_32x4d", "resnext101_32x8d"])
+def test_resnexts_are_torchvisions_where_it_has_them(name: str) -> None:
+    with torch.device("meta"):
+        own = models.build(name, 1000).state_dict()
+        theirs = torchvision.models.get_model(name).state_dict()
+    assert {k: t.shape for k, t in own.items()} == {k: t.shape for k, t in theirs.items()}
+
+
+def test_the_widest_resnext_has_its_828_million_parameters() -> None:
+    with torch.device("meta"):
+        model = models.build("resnext101_32x48d", 1000)
+    assert sum(p.numel() for p in model.parameters()) == 828_411_176
 
 
 def test_another_number_of_classes_is_refused_with_the_shapes(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from semisup.stages import candidate_name, shape, sweep_of, trainings
 
 __all__ = ["ConfigError", "load_config", "read_architectures", "read_presets", "trainings"]
 
+RESNEXT = re.compile(r"resnext(50|101)_32x(4|8|16|32|48)d")
 SMALL_ARCH = re.compile(r"cifar_resnet(\d{1,4})_w(\d{1,4})")
 
 
@@ -233,10 +234,13 @@ def _check_model(config: Config, key: str, model: Model) -> Iterator[str]:
 
 
 def _check_arch(key: str, arch: str) -> Iterator[str]:
+    if RESNEXT.fullmatch(arch):
+        return
     small = SMALL_ARCH.fullmatch(arch)
     if not small:
-        known = [*read_architectures(), "cifar_resnet8_w16"]
-        remedy = "it must be a torchvision classifier or cifar_resnet{6n+2}_w{width}"
+        known = [*read_architectures(), "resnext101_32x16d", "cifar_resnet8_w16"]
+        remedy = "it must be a torchvision classifier, resnext101_32x{4,8,16,32,48}d or "
+        remedy += "cifar_resnet{6n+2}_w{width}"
         if arch not in known:
             yield problem(key, arch, "does not exist", nearest(arch, known) + remedy)
     else:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import safetensors.torch
 import torch
 import torchvision
 from torch import nn
-from torchvision.models.resnet import BasicBlock
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from semisup import tables, transforms
 from semisup.tables import DataError
@@ -68,9 +69,16 @@ def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequ
 
 
 def build(arch: str, num_classes: int) -> nn.Module:
-    """A network with random weights from torch's global generator."""
+    """A network with random weights from torch's global generator.
+
+    By name: torchvision's classifiers, ResNeXts of any width per group (the paper's, Table 1), and
+    small networks for 32-pixel images.
+    """
     if small := re.fullmatch(r"cifar_resnet(\d+)_w(\d+)", arch):
         model: nn.Module = CifarResNet(int(small[1]), int(small[2]), num_classes)
+    elif wide := re.fullmatch(r"resnext(50|101)_32x(\d+)d", arch):
+        layers = {"50": [3, 4, 6, 3], "101": [3, 4, 23, 3]}[wide[1]]
+        model = ResNet(Bottleneck, layers, num_classes, groups=32, width_per_group=int(wide[2]))
     else:
         aux = {"aux_logits": False} if arch in ("googlenet", "inception_v3") else {}
         init = {"init_weights": True} if aux else {}
@@ -106,8 +114,13 @@ def load(path: Path) -> Weights:
 
 
 def read_checkpoint(path: Path) -> Any:
-    """Any checkpoint file, never executing code in it; raises DataError when unreadable."""
+    """Any checkpoint file, safetensors or PyTorch's, never executing code in it.
+
+    Raises DataError when unreadable.
+    """
     try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is none of its own
         reason = str(error).split("\n")[0][:200]
@@ -157,17 +170,27 @@ def start_from(model: nn.Module, weights: Weights, classes: list[str]) -> None:
     load_state(model, state, source="the initial weights")
 
 
+LAYOUTS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "state")
+"""Where checkpoints of timm, torchvision's reference, Lightning and others keep the weights. A
+moving average comes first: it is what their figures are of."""
+PREFIXES = ("module.", "_orig_mod.", "model.")
+"""Before every name: DataParallel's and AveragedModel's, torch.compile's, Lightning's."""
+
+
 def unwrap(checkpoint: Any) -> dict[str, torch.Tensor]:
-    """The state dict in the layouts people have: plain, under a name, with ``module.`` in front."""
-    for name in ("state_dict", "model", "state"):
+    """The state dict in the layouts people have. Raises DataError when there is none."""
+    for name in LAYOUTS:
         if isinstance(checkpoint, dict) and isinstance(checkpoint.get(name), dict):
             checkpoint = checkpoint[name]
     if not isinstance(checkpoint, dict):
         raise DataError("the checkpoint holds no state dict.")
     tensors = {k: v for k, v in checkpoint.items() if isinstance(v, torch.Tensor)}
+    tensors.pop("n_averaged", None)  # of AveragedModel
     if not tensors:
         raise DataError("the checkpoint holds no tensors.")
-    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in tensors)), ""):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def choose_device() -> torch.device:
