@@ -2,6 +2,8 @@
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -31,6 +33,19 @@ def decode(content: bytes) -> np.ndarray:
     ImageError with kind ``empty``, ``not_an_image``, ``too_many_pixels`` or ``too_thin`` (told by
     the header, nothing is allocated), ``truncated_image`` or ``decode_error``.
     """
+    with _opened(content) as image:
+        image.load()
+        return np.asarray(_to_rgb(image))
+
+
+def is_plain_jpeg(content: bytes) -> bool:
+    """Whether this is a JPEG in colour or grey, as its header says; raises what decode raises."""
+    with _opened(content) as image:
+        return image.format == "JPEG" and image.mode in ("RGB", "L")
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
     if not content:
         raise ImageError("empty", "the file has no bytes")
     try:
@@ -38,8 +53,7 @@ def decode(content: bytes) -> np.ndarray:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 _check_size(*image.size)
-                image.load()
-                return np.asarray(_to_rgb(image))
+                yield image
     except ImageError:
         raise
     except UnidentifiedImageError:

@@ -26,13 +26,17 @@ class Manifest(TypedDict):
 
 
 class ImageCounts(TypedDict):
-    """images.json, written by count_images. ``num_best``: images each class is the best of."""
+    """images.json, written by count_images. ``num_best``: images each class is the best of.
+
+    ``numerics``: every precision, device and version of torch that made scores.
+    """
 
     num_samples: int
     statuses: dict[str, int]
     num_scored: int
     num_score_rows: NotRequired[int]
     num_best: list[int]
+    numerics: NotRequired[list[str]]
 
 
 class ClassSummary(TypedDict):

@@ -1,6 +1,7 @@
 """Networks by name, their weights on disk, and what they say about a batch of images."""
 
 import io
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,13 @@ import safetensors.torch
 import torch
 import torchvision
 from torch import nn
+from torch.fx.experimental.optimization import fuse
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from semisup import tables, transforms
 from semisup.tables import DataError
+
+log = logging.getLogger("semisup")
 
 MIN_CHANNELS_LAST = 16
 """Narrower convolutions crash when they learn channels last on CPU (torch 2.15, oneDNN)."""
@@ -83,6 +87,10 @@ def build(arch: str, num_classes: int) -> nn.Module:
         aux = {"aux_logits": False} if arch in ("googlenet", "inception_v3") else {}
         init = {"init_weights": True} if aux else {}
         model = torchvision.models.get_model(arch, num_classes=num_classes, **aux, **init)
+    return _lay_out(model)
+
+
+def _lay_out(model: nn.Module) -> nn.Module:
     channels = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
     narrow = min(channels, default=0) < MIN_CHANNELS_LAST
     return model.to(memory_format=torch.contiguous_format if narrow else torch.channels_last)
@@ -204,19 +212,43 @@ def is_bfloat16(precision: str, device: torch.device) -> bool:
     return precision == "bfloat16"
 
 
+def numerics(precision: str) -> str:
+    """What the last bits of a prediction depend on, in words."""
+    device = choose_device()
+    name = "bfloat16" if is_bfloat16(precision, device) else "float32"
+    return f"{name} on {device.type}, torch {torch.__version__.split('+')[0]}"
+
+
 def predictor(weights: Weights, precision: str, workers: int) -> Predictor:
-    """A function from uint8 images (N, 3, H, W) to float32 logits (N, classes) on the CPU."""
+    """A function from uint8 images (N, 3, H, W) to float32 logits (N, classes) on the CPU.
+
+    BatchNorm is folded into the convolutions. In bfloat16 the last layer stays float32: logits of 8
+    bits would tie.
+    """
     torch.set_num_threads(max(workers, 1))
     device = choose_device()
-    model = restore(weights).to(device).eval()
+    model = _lay_out(_fold(restore(weights).eval())).to(device)
+    dtype = torch.float32
+    if is_bfloat16(precision, device):
+        dtype = torch.bfloat16
+        head = model.to(dtype).get_submodule(head_name(model)).float()
+        head.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
 
     @torch.inference_mode()
     def predict(images_NCHW: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            logits = model(transforms.normalize(images_NCHW, device))
+        logits: torch.Tensor = model(transforms.normalize(images_NCHW, device).to(dtype))
         return logits.float().cpu()
 
     return predict
+
+
+def _fold(model: nn.Module) -> nn.Module:
+    """BatchNorm folded into the convolution before it, where torch.fx can follow the network."""
+    try:
+        return fuse(model)
+    except Exception as error:  # torch.fx raises many kinds
+        log.info("BatchNorm is not folded: %s", error)
+        return model
 
 
 def describer(weights: Weights, workers: int) -> Predictor:

@@ -35,9 +35,9 @@ from semisup.tables import DataError
 
 ROW_GROUP = 524_288
 NO_END = np.iinfo(np.int64).max
-TIERS_KEY, BEST_KEY = "tiers", "num_best"
+TIERS_KEY, BEST_KEY, NUMERICS_KEY = "tiers", "num_best", "numerics"
 """In the footer: rows of each tier, and the ranks it covers; of how many images each class is the
-best."""
+best; precision, device and software that made the scores."""
 
 IDENTITY = ["shard_id", "sample_index"]
 
@@ -50,8 +50,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def write_scores(path: Path, rows: Ranked) -> None:
-    """Write the scores of a part, given in the order of their identities.
+def write_scores(path: Path, rows: Ranked, numerics: str = "") -> None:
+    """Write the scores of a part, given in the order of their identities, made with ``numerics``.
 
     Raises DataError when a score is not finite.
     """
@@ -74,6 +74,7 @@ def write_scores(path: Path, rows: Ranked) -> None:
     tiers = list(zip(tier_lengths, np.diff([0, *TIERS, NO_END]).tolist(), strict=True))
     num_best = np.bincount(rows.class_id[rows.prediction_rank == 1]).tolist()
     footer = {TIERS_KEY: json.dumps(tiers), BEST_KEY: json.dumps(num_best)}
+    footer[NUMERICS_KEY] = numerics
     tables.write_table(path, columns, schemas.SCORES, lengths, footer)
 
 
@@ -144,6 +145,11 @@ class ScoreTable:
         if np.any(counts < 0) or (rows % images if images else rows):
             raise DataError(f"{self.path}: {rows} scores of {images} images. {DAMAGED}")
         return counts
+
+    def numerics(self) -> str:
+        return (
+            (self.metadata.metadata or {}).get(NUMERICS_KEY.encode(), b"").decode(errors="replace")
+        )
 
     def _footer(self, key: str) -> np.ndarray:
         try:

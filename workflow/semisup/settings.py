@@ -98,14 +98,14 @@ class FindCopies(Settings):
 
 
 class ScoreShards(Settings):
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     classes_per_image: int
     batch_size: int
     precision: str
 
 
 class CountImages(Settings):
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     num_parts: int
     num_classes: int
     classes_per_image: int
@@ -141,7 +141,7 @@ class PackSelection(Settings):
 
 
 class Evaluate(Settings):
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     model: str
     stage: str
     datasets: list[str]

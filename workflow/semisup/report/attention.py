@@ -1,6 +1,7 @@
 """What a person should know before trusting the numbers: one sentence each."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from semisup.plan import Plan
 from semisup.report.accounts import Account
@@ -9,6 +10,7 @@ from semisup.report.duplicates import DuplicatesView
 from semisup.report.failures import FailuresView
 from semisup.report.selections import SelectionView
 from semisup.report.training import Curve
+from semisup.tables import read_json
 
 MAX_FAILURE_RATE = 0.05
 MAX_REMOVED_RATE = 0.1
@@ -26,6 +28,7 @@ def find_warnings(
 ) -> list[str]:
     return [
         *_missing_parts(plan, lines),
+        *_mixed_numerics(plan),
         *(text for view in selections for text in _short_classes(view)),
         *(
             f"{100 * view.removed_share:.0f} % of the images of {view.unlabeled} were removed as "
@@ -81,6 +84,16 @@ def _missing_parts(plan: Plan, lines: list[Line]) -> Iterator[str]:
         yield "Near-duplicates were looked for, but no rule in duplicates.remove removes any."
     if not lines:
         yield "No model predicts the classes of the evaluation sets, so nothing was measured."
+
+
+def _mixed_numerics(plan: Plan) -> Iterator[str]:
+    for path in map(Path, plan.report_inputs()["images"]):
+        made_by = read_json(path).get("numerics", [])
+        if len(made_by) > 1:
+            yield (
+                f"The scores of {path.parent.name} by {path.parent.parent.name} were made in different "
+                f"ways ({'; '.join(made_by)}): their last digits are not comparable."
+            )
 
 
 def _short_classes(view: SelectionView) -> Iterator[str]:

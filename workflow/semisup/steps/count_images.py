@@ -32,7 +32,7 @@ def main(
     scores are not those of its images.
     """
     statuses: Counter[str] = Counter()
-    failed, num_score_rows = [], 0
+    failed, num_score_rows, numerics = [], 0, set()
     num_best = np.zeros(settings.num_classes, np.int64)
     scores_paths = tables.part_paths(first_scores, settings.num_parts)
     images_paths = tables.part_paths(first_images, settings.num_parts)
@@ -51,7 +51,9 @@ def main(
                 f"{scores_path}: up to here {num_score_rows} scores for {statuses[tars.OK]} images "
                 f"of {settings.classes_per_image} classes each. Delete this file and run again."
             )
-        best = ScoreTable(scores_path).num_best()
+        table = ScoreTable(scores_path)
+        numerics.add(table.numerics())
+        best = table.num_best()
         num_best[: len(best)] += best
         failed.append(_failures(images, manifest_path, np.asarray(pc.not_equal(status, tars.OK))))
     num_samples = sum(statuses.values())
@@ -63,6 +65,7 @@ def main(
             "num_score_rows": num_score_rows,
             "num_best": num_best.tolist(),
             "statuses": dict(statuses),
+            "numerics": sorted(numerics),
         },
     )
     names = schemas.FAILURES.names

@@ -40,7 +40,8 @@ def main(
     """
     work = scores.parent / "work" / scores.stem
     samples = read_samples([manifest])
-    with_what = settings.canonical() + tables.file_sha256(weights)
+    numerics = models.numerics(settings.precision)
+    with_what = settings.canonical() + numerics + tables.file_sha256(weights)
     committed = {
         shard["shard_id"]: work
         / f"{shard['shard_id']:06d}-{_digest(with_what + shard['sha256'])}.parquet"
@@ -58,7 +59,7 @@ def main(
     scored = pa.concat_tables(shards).unify_dictionaries()
     identity = tables.identity(samples.table)
     ranked = _ranked(scored, identity)
-    write_scores(scores, ranked)
+    write_scores(scores, ranked, numerics)
     columns = {name: scored[name] for name in ("logsumexp", "status", "reason")}
     columns |= {name: samples.table[name] for name in ("shard_id", "sample_index")}
     tables.write_table(images, columns, schemas.IMAGES)
@@ -69,7 +70,7 @@ def main(
             f"{settings.classes_per_image} classes each; this is a bug."
         )
     shutil.rmtree(work, ignore_errors=True)
-    log.info("%d samples: %s", len(scored), dict(counts))
+    log.info("%d samples, in %s: %s", len(scored), numerics, dict(counts))
 
 
 def _digest(text: str) -> str:

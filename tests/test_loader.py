@@ -1,0 +1,60 @@
+"""Decoding for networks: torchvision's decoder where it gives Pillow's pixels, never another verdict."""
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from semisup import images, loader, transforms
+from small import encode
+
+
+def noise(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def jpeg(pixels: np.ndarray, mode: str, **options: int | bool) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("size", [(1, 1), (7, 9), (33, 17), (64, 100)])
+def test_jpegs_have_the_pixels_of_pillow(mode: str, size: tuple[int, int]) -> None:
+    for sampling, progressive, quality in itertools.product(
+        (0, 1, 2), (False, True), (30, 75, 100)
+    ):
+        options = {"subsampling": sampling, "progressive": progressive, "quality": quality}
+        content = jpeg(noise(*size, 3, quality), mode, **options)
+        expected = transforms.to_tensor(images.decode(content))
+        assert torch.equal(loader.decode(content), expected), options
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_other_formats_have_the_pixels_of_pillow(format: str) -> None:
+    content = encode(noise(20, 30, 3), format)
+    assert torch.equal(loader.decode(content), transforms.to_tensor(images.decode(content)))
+
+
+def test_damaged_jpegs_have_the_verdict_of_pillow() -> None:
+    whole = jpeg(noise(64, 64, 3), "RGB")
+    for length in (0, 10, 100, 400, len(whole) // 2, len(whole) - 2):
+        with pytest.raises(images.ImageError) as expected:
+            images.decode(whole[:length])
+        with pytest.raises(images.ImageError) as found:
+            loader.decode(whole[:length])
+        assert (found.value.kind, str(found.value)) == (expected.value.kind, str(expected.value))
+
+
+def test_a_jpeg_that_claims_gigapixels_is_refused_from_its_header() -> None:
+    content = bytearray(jpeg(noise(16, 16, 3), "RGB"))
+    at = content.index(b"\xff\xc0") + 5
+    content[at : at + 4] = b"\xff\xff\xff\xff"
+    with pytest.raises(images.ImageError) as caught:
+        loader.decode(bytes(content))
+    assert caught.value.kind == "too_many_pixels"
