@@ -19,7 +19,7 @@ from network_files import NUM_CLASSES, NUM_IMAGES
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torchvision import transforms as v1
 
-from semisup import distributed, loader, models, settings, training, transforms
+from semisup import distributed, loader, memory, models, settings, training, transforms
 from semisup.config import Recipe
 from semisup.order import TrainingOrder
 from semisup.samples import read_samples
@@ -37,6 +37,8 @@ Result = dict[str, object]
 
 
 def train_ours(arch: str, folder: Path, output: Path) -> Result:
+    memory.keep_freed()  # as the step does
+    torch.manual_seed(0)
     model = models.build(arch, NUM_CLASSES)
     recipe = Recipe(**RECIPE, global_batch_size=BATCH[arch])
     samples = read_samples([folder / "whole" / "manifest-00000.json"])
@@ -66,7 +68,7 @@ def train_timm(arch: str, folder: Path, output: Path, *more: str) -> Result:
     options = [
         "--data-dir", str(folder / "whole" / "folders"), "--model", arch, "--device", "cpu",
         "--num-classes", str(NUM_CLASSES), "-b", str(BATCH[arch]), "-j", str(WORKERS),
-        "--epochs", "1", "--sched", "none", "--opt", "sgd", "--lr", "0.01", "--color-jitter", "0",
+        "--epochs", "1", "--warmup-epochs", "0", "--opt", "sgd", "--lr", "0.01", "--color-jitter", "0",
         "--train-interpolation", "bilinear", "--output", str(output), "--img-size", "224",
     ]  # fmt: skip
     run_script(folder / "timm" / "train.py", [*options, *more])
@@ -122,6 +124,7 @@ def score_ours_damaged(arch: str, folder: Path, output: Path) -> Result:
 
 def forward_float32(arch: str, folder: Path, output: Path, precision: str = "float32") -> Result:
     """The network alone, on pixels held in memory."""
+    memory.keep_freed()
     predict = models.predictor(models.load(folder / f"{arch}.pt"), precision, WORKERS)
     images = torch.zeros(64, 3, 224, 224, dtype=torch.uint8).random_(0, 256)
     predict(images)

@@ -194,7 +194,7 @@ def test_progress_goes_to_standard_error_with_the_time() -> None:
 
 
 COMMANDS = re.findall(
-    r'"python -m semisup\.steps\.(\w+)"\n((?:\s+".*"\n)+)',
+    r'"(?:python -m semisup\.steps\.| (?=train"))(\w+)"\n((?:\s+".*"\n)+)',
     "".join(path.read_text() for path in sorted((WORKFLOW / "rules").glob("*.smk"))),
 )
 

@@ -27,7 +27,7 @@ rule import_weights:
 
 
 # Needs: labelled images. Checkpoints are no declared outputs: they survive a killed job.
-# Makes: a teacher, or a supervised baseline.
+# Makes: a teacher, or a supervised baseline, by any number of nodes and ranks (one a GPU) on each.
 rule train:
     input:
         manifests=plan.training_data,
@@ -46,10 +46,15 @@ rule train:
     conda:
         "../../envs/semisup.yaml"
     threads: 8
+    resources:
+        nodes=1,
+        ranks=1,
     params:
         settings=plan.train,
     shell:
-        "python -m semisup.steps.train"
+        "python -m semisup.launch --nodes {resources.nodes} --ranks {resources.ranks}"
+        " --cpus {threads} --logs $(dirname {output.weights:q})/logs"
+        " train"
         " --settings {params.settings:q}"
         " --manifests {input.manifests:q}"
         " --init {input.init:q}"

@@ -8,5 +8,5 @@ def prepare(package_folder: str) -> None:
     """Let `python -m semisup.steps...` find this interpreter and this package; jobs inherit it."""
     os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     os.environ["PYTHONPATH"] = package_folder
-    # Idle threads sleep, not spin: they share the cores with the loader's processes.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Idle threads spin some microseconds, then sleep: they share the cores with the loader.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -87,13 +87,14 @@ def build(arch: str, num_classes: int) -> nn.Module:
         aux = {"aux_logits": False} if arch in ("googlenet", "inception_v3") else {}
         init = {"init_weights": True} if aux else {}
         model = torchvision.models.get_model(arch, num_classes=num_classes, **aux, **init)
-    return _lay_out(model)
+    return model.to(memory_format=layout(model))
 
 
-def _lay_out(model: nn.Module) -> nn.Module:
+def layout(model: nn.Module) -> torch.memory_format:
+    """Channels last, but for narrow networks."""
     channels = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
     narrow = min(channels, default=0) < MIN_CHANNELS_LAST
-    return model.to(memory_format=torch.contiguous_format if narrow else torch.channels_last)
+    return torch.contiguous_format if narrow else torch.channels_last
 
 
 def head_name(model: nn.Module) -> str:
@@ -227,7 +228,9 @@ def predictor(weights: Weights, precision: str, workers: int) -> Predictor:
     """
     torch.set_num_threads(max(workers, 1))
     device = choose_device()
-    model = _lay_out(_fold(restore(weights).eval())).to(device)
+    model = _fold(restore(weights).eval()).to(device)
+    order = layout(model)
+    model = model.to(memory_format=order)
     dtype = torch.float32
     if is_bfloat16(precision, device):
         dtype = torch.bfloat16
@@ -236,7 +239,7 @@ def predictor(weights: Weights, precision: str, workers: int) -> Predictor:
 
     @torch.inference_mode()
     def predict(images_NCHW: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = model(transforms.normalize(images_NCHW, device).to(dtype))
+        logits: torch.Tensor = model(transforms.normalize(images_NCHW, device, order).to(dtype))
         return logits.float().cpu()
 
     return predict
@@ -264,7 +267,7 @@ def describer(weights: Weights, workers: int) -> Predictor:
     @torch.inference_mode()
     def describe(images_NCHW: torch.Tensor) -> torch.Tensor:
         caught.clear()
-        model(transforms.normalize(images_NCHW, device))
+        model(transforms.normalize(images_NCHW, device, layout(model)))
         return nn.functional.normalize(caught[0].float(), dim=1).cpu()
 
     return describe

@@ -100,7 +100,7 @@ def train(
             device.type, f", going on after step {step}" if step else "",
         )  # fmt: skip
 
-    network = _wrap(model, recipe, ranks)
+    network, layout = _wrap(model, recipe, ranks), models.layout(model)
     transform = transforms.training_transform(recipe, image_size)
     mixing = transforms.mixing(recipe, num_classes)
     batches = loader.training_batches(
@@ -117,7 +117,10 @@ def train(
             log.warning("image left out: row %d, %s: %s", row, kind, reason)
         number = forward_pass * ranks.num_ranks + ranks.rank
         torch.manual_seed(seed + step + (number << 40))  # of dropout and mixing
-        images, targets = transforms.normalize(batch.images_NCHW, device), labels[batch.rows]
+        images, targets = (
+            transforms.normalize(batch.images_NCHW, device, layout),
+            labels[batch.rows],
+        )
         targets = targets.to(device, non_blocking=True)
         if not len(batch.rows):
             if ranks.num_ranks > 1:

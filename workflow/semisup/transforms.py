@@ -50,9 +50,13 @@ def mixing(recipe: Recipe, num_classes: int) -> v2.Transform | None:
     return v2.RandomChoice(ways) if ways else None
 
 
-def normalize(images_NCHW: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """uint8 pixels to normalised float32 on the device."""
+def normalize(
+    images_NCHW: torch.Tensor,
+    device: torch.device,
+    layout: torch.memory_format = torch.contiguous_format,
+) -> torch.Tensor:
+    """uint8 pixels to normalised float32 on the device, in the layout the network has."""
     pixels = images_NCHW.to(device, non_blocking=True).float().div_(255)
     mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1)
     std = torch.tensor(STD, device=device).view(1, 3, 1, 1)
-    return pixels.sub_(mean).div_(std)
+    return pixels.sub_(mean).div_(std).contiguous(memory_format=layout)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from semisup import inference, loader, metrics, models, schemas, settings, tables
+from semisup import inference, loader, memory, metrics, models, schemas, settings, tables
 from semisup.progress import Progress
 from semisup.samples import Samples, labelled_rows, read_samples
 from semisup.steps import run
@@ -26,6 +26,7 @@ def main(
 
     An image that cannot be decoded, or a sample without one, is counted as failed, not as wrong.
     """
+    memory.keep_freed()
     model = models.load(weights)
     predict = models.predictor(model, "float32", workers)
     rows, predicted = [], []

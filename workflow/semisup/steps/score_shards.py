@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from semisup import inference, loader, models, schemas, settings, tables, tars
+from semisup import inference, loader, memory, models, schemas, settings, tables, tars
 from semisup.progress import Progress
 from semisup.samples import Samples, read_samples, rows_with_status
 from semisup.scores import write_scores
@@ -38,6 +38,7 @@ def main(
 
     Raises DataError when the teacher's logits are not finite.
     """
+    memory.keep_freed()
     work = scores.parent / "work" / scores.stem
     samples = read_samples([manifest])
     numerics = models.numerics(settings.precision)

@@ -9,7 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from semisup import checkpoint, distributed, models, schemas, settings, tables, tars, training
+from semisup import (
+    checkpoint,
+    distributed,
+    memory,
+    models,
+    schemas,
+    settings,
+    tables,
+    tars,
+    training,
+)
 from semisup.samples import Samples, read_samples, rows_with_status
 from semisup.steps import run
 from semisup.tables import DataError
@@ -37,6 +47,7 @@ def main(
     After SIGTERM, SIGUSR1 or Ctrl-C it writes a checkpoint and exits with status 75, EX_TEMPFAIL:
     run again, it goes on.
     """
+    memory.keep_freed()
     what = weights.parent.parent.name + " " + weights.parent.name
     samples = read_samples(manifests)
     _check_labels(samples, len(settings.classes))

@@ -1,0 +1,60 @@
+"""Starting a step as one process or as several; several nodes are tested on a real Slurm."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from conftest import Dataset, make_jpeg
+from semisup import settings
+from semisup.config import Recipe
+from small import ROOT
+
+SHARD = [(str(i), {"jpg": make_jpeg(i), "cls": b"%d" % (i % 2)}) for i in range(9)]
+
+
+def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "OMP_NUM_THREADS": "1"}
+    environment.pop("SLURM_JOB_ID", None)
+    command = [sys.executable, "-m", "semisup.launch", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+
+
+def test_one_process_is_the_step_itself(tmp_path: Path) -> None:
+    done = launch("--logs", str(tmp_path), "count_images", "--nonsense")
+    assert done.returncode == 2
+    assert "usage: count_images.py" in done.stderr
+
+
+def test_ranks_train_together_and_each_has_its_log(tmp_path: Path, make_dataset: Dataset) -> None:
+    recipe = Recipe(images=32, global_batch_size=8, crop="padded")
+    own = settings.Train(
+        arch="cifar_resnet8_w4",
+        image_size=12,
+        resize=12,
+        classes=["no", "yes"],
+        recipe=recipe,
+        seed=0,
+    )
+    done = launch(
+        "--ranks", "2", "--logs", str(tmp_path / "logs"), "train", "--settings", own.canonical(),
+        "--manifests", *map(str, make_dataset([SHARD], 2)), "--init",
+        "--checkpoints", str(tmp_path / "checkpoints"), "--weights", str(tmp_path / "a" / "weights.pt"),
+        "--classes", str(tmp_path / "classes.txt"), "--metrics", str(tmp_path / "metrics.parquet"),
+        "--workers", "2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert pd.read_parquet(tmp_path / "metrics.parquet").images.iloc[-1] == 32
+    texts = [path.read_text() for path in (tmp_path / "logs").rglob("stderr.log")]
+    assert len(texts) == 2
+    assert sum("by 2 x cpu" in text for text in texts) == 1
+
+
+def test_several_nodes_need_a_slurm_job(tmp_path: Path) -> None:
+    done = launch("--nodes", "2", "--logs", str(tmp_path), "train")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: nodes: 2, but this is no Slurm job. Use --profile slurm, or set nodes to 1.\n"
+    )

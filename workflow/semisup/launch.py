@@ -1,0 +1,114 @@
+"""Start a step as one process, as several ranks on this machine, or on several nodes of a Slurm job.
+
+`python -m semisup.launch --nodes 2 --ranks 8 --logs FOLDER train --settings ...`: how it runs, then
+the step and its own arguments. One process needs nothing; ranks are started by torchrun; nodes by
+srun, which the allocation must allow (profiles/slurm). The first node is where ranks meet, at a port
+that follows from the job's number.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+FIRST_PORT, NUM_PORTS = 20_000, 20_000
+ON_NODE = "SEMISUP_ON_NODE"
+"""Set where srun has started this module on a node."""
+
+
+class LaunchError(Exception):
+    """Why the ranks cannot be started, and what to do."""
+
+
+def main(arguments: list[str]) -> None:
+    """Become the command that runs the step; its exit status is this process's."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--ranks", type=int, default=1, help="processes per node, one a GPU")
+    parser.add_argument("--cpus", type=int, default=1, help="of each node")
+    parser.add_argument("--logs", type=Path, required=True, help="folder for what each rank says")
+    parser.add_argument("step")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    given = parser.parse_args(arguments)
+    step = [f"semisup.steps.{given.step}", *given.arguments]
+    try:
+        if given.nodes > 1 and ON_NODE not in os.environ:
+            command = on_all_nodes(given.nodes, given.cpus, arguments)
+        elif given.nodes > 1:
+            command = on_this_node(given.nodes, given.ranks, given.logs, step)
+        elif given.ranks > 1:
+            command = torchrun(["--standalone"], given.ranks, given.logs, step)
+        else:
+            command = [sys.executable, "-m", *step]
+    except LaunchError as error:
+        sys.exit(f"error: {error}")
+    if command[2] != step[0]:  # torchrun and srun would die of it; ranks have handlers of their own
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    os.execvp(command[0], command)
+
+
+def torchrun(rendezvous: list[str], ranks: int, logs: Path, step: list[str]) -> list[str]:
+    """The command that starts the ranks of one node; each says what it says in a file too."""
+    own = ["--nproc-per-node", str(ranks), "--log-dir", str(logs), "--tee", "3"]
+    return [sys.executable, "-m", "torch.distributed.run", *rendezvous, *own, "--module", *step]
+
+
+def on_this_node(nodes: int, ranks: int, logs: Path, step: list[str]) -> list[str]:
+    """The command of one task of srun."""
+    environment = os.environ
+    rendezvous = [
+        "--nnodes", str(nodes), "--node-rank", environment["SLURM_PROCID"],
+        "--master-addr", environment["MASTER_ADDR"], "--master-port", environment["MASTER_PORT"],
+        "--rdzv-id", environment["SLURM_JOB_ID"],
+    ]  # fmt: skip
+    return torchrun(rendezvous, ranks, logs, step)
+
+
+def on_all_nodes(nodes: int, cpus: int, arguments: list[str]) -> list[str]:
+    """The command that runs this module on each node of the Slurm job, one task a node.
+
+    Raises LaunchError outside of a job, in one of another size, or where the first node's name cannot
+    be resolved, for which torchrun would wait in silence.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if not job:
+        raise LaunchError(
+            f"nodes: {nodes}, but this is no Slurm job. Use --profile slurm, or set nodes to 1."
+        )
+    # The executor has removed the variables that name the nodes.
+    names = ask("scontrol", "show", "hostnames", ask("squeue", "-h", "-j", job, "-o", "%N")).split()
+    if len(names) < nodes:
+        raise LaunchError(
+            f"nodes: {nodes}, but job {job} has {len(names)} ({' '.join(names)}). Give the rule "
+            "mpi, nodes and tasks together in the profile, as profiles/slurm shows."
+        )
+    try:
+        socket.getaddrinfo(names[0], None)
+    except OSError as error:
+        raise LaunchError(
+            f"the first node, {names[0]!r}, cannot be resolved ({error}): the nodes of this cluster "
+            "must know each other by name. Ask its administrator."
+        ) from None
+    os.environ[ON_NODE] = "1"
+    os.environ["MASTER_ADDR"] = names[0]
+    os.environ["MASTER_PORT"] = str(FIRST_PORT + int(job) % NUM_PORTS)
+    print(f"job {job} on {' '.join(names)}, ranks meet at {names[0]}", flush=True)
+    return [
+        "srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1",
+        f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1",
+        sys.executable, "-m", "semisup.launch", *arguments,
+    ]  # fmt: skip
+
+
+def ask(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise LaunchError(f"{' '.join(command)} says: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
