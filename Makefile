@@ -39,7 +39,7 @@ docs: setup
 requirements: setup
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements.txt
-	uv pip compile benchmarks/requirements.in --universal --python-version 3.11 \
+	uv pip compile benchmarks/requirements.in -c requirements.txt --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --upgrade -q -o benchmarks/requirements.txt
 
 # The experiment of the README, three seeds, then their table.
@@ -60,7 +60,11 @@ benchmark: setup
 	python benchmarks/must_read.py $(FOLDER)/merge/semisup && \
 	python benchmarks/adversaries.py $(FOLDER)/adversaries && \
 	python benchmarks/compare_pack.py $(FOLDER)/pack && \
-	python benchmarks/questions.py $(FOLDER)/questions
+	python benchmarks/questions.py $(FOLDER)/questions && \
+	python benchmarks/first_batch.py $(FOLDER)/pack && \
+	{ test -d $(FOLDER)/networks/timm || git clone --quiet --depth 1 --branch v1.0.31 \
+		https://github.com/huggingface/pytorch-image-models $(FOLDER)/networks/timm; } && \
+	python benchmarks/compare_networks.py $(FOLDER)/networks
 
 # Why an image is or is not in a selection: make explain KEY=... [SELECTION=top] [CONFIG=config.yaml]
 SELECTION ?= top

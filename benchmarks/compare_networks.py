@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 HERE = Path(__file__).parent
-ROUNDS = {"resnet18": 3, "resnet50": 2}
+ROUNDS = {"resnet18": 2, "resnet50": 1}
 TRAIN = [
     "train_ours",
     "train_preloaded",

@@ -374,7 +374,7 @@ def test_the_pandas_lines_of_the_readme_run_as_written(run, monkeypatch, capsys)
 
 
 def test_the_configuration_of_the_readme_is_accepted(tmp_path, monkeypatch):
-    whole, folder, teachers = (yaml.safe_load(block) for block in readme_blocks("yaml"))
+    whole, folder, teachers, sweep = (yaml.safe_load(block) for block in readme_blocks("yaml"))
     (tmp_path / "data").mkdir()
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "data/classes.txt").write_text("\n".join(f"class {i}" for i in range(1000)))
@@ -392,6 +392,13 @@ def test_the_configuration_of_the_readme_is_accepted(tmp_path, monkeypatch):
             names = sorted(p.name for p in (tmp_path / "photos/train").iterdir())
             (tmp_path / "data/classes.txt").write_text("\n".join(names))
         load_config({**whole, **merged})
+    student = {**whole["models"]["student"], **sweep["models"]["student"]}
+    held_out = {"shards": "data/held-out.tar", "classes": "data/classes.txt"}
+    (tmp_path / "data/held-out.tar").touch()
+    datasets = {**whole["datasets"], "validation": held_out}
+    models = {**whole["models"], "student": student}
+    checked = load_config({**whole, "datasets": datasets, "models": models})
+    assert checked.models["student"].finetune.sweep.base_lr == [0.00025, 0.0025]
 
 
 def test_the_commands_of_the_readme_exist():
