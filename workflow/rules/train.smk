@@ -49,6 +49,7 @@ rule train:
     resources:
         nodes=1,
         ranks=1,
+        wandb=plan.wandb,
     params:
         settings=plan.train,
     shell:
@@ -63,7 +64,7 @@ rule train:
         " --classes {output.classes:q}"
         " --metrics {output.metrics:q}"
         " --workers {threads}"
-        " --wandb={plan.wandb}"
+        " --wandb={resources.wandb}"
         " > {log:q} 2>&1"
 
 
