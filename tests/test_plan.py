@@ -480,7 +480,7 @@ def test_every_method_the_rules_name_is_laid_out_by_these_tests() -> None:
         "make_cifar10", "pack_folder", "import_weights", "weights_file", "dataset_manifests",
         "dataset_samples", "candidate_weights", "candidate_classes", "candidate_metrics",
         "candidate_evaluations", "choosing_manifests", "choosing_samples", "train_candidate",
-        "evaluate_candidate", "choose_candidate",
+        "evaluate_candidate", "choose_candidate", "wandb",
     }  # fmt: skip
 
 
