@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from semisup import schemas, settings, tables, tars
+from semisup import memory, schemas, settings, tables, tars
 from semisup.images import ImageError
 from semisup.progress import Progress
 from semisup.samples import read_range, will_read
@@ -47,6 +47,7 @@ def main(
     The selection is shuffled by the seed as a whole; part and shard only cut it. Raises DataError
     naming the image when a source tar no longer holds what was scored.
     """
+    memory.keep_freed()
     per_shard = settings.samples_per_shard
     order = np.random.default_rng([settings.seed, 1]).permutation(tables.count_rows(selection))
     start = settings.first_shard * per_shard
@@ -97,6 +98,7 @@ def _processes(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
 
 def _end_with_parent() -> None:
     """A worker whose parent was killed would wait for work for ever."""
+    memory.keep_freed()
     parent = multiprocessing.parent_process()
     assert parent is not None
 
