@@ -2,10 +2,11 @@
 # Both set everything up first, in .venv, and may be repeated.
 
 PYTHON ?= python3
+TESTERS ?= 3
 UV := $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.txt)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup demo test lint types docs requirements cifar10 benchmark explain plan clean
+.PHONY: setup demo test lint types docs requirements cifar10 benchmark explain plan status doctor test-slurm clean
 
 setup: .venv/installed
 
@@ -21,7 +22,17 @@ demo: setup
 	snakemake --profile profiles/local
 
 test: setup lint types
-	pytest
+	pytest -n $(TESTERS) --dist loadfile --ignore tests/slurm
+
+# The failures of clusters, happening on a real Slurm of four nodes on this machine, 5 minutes.
+# Installs Debian's slurmctld, slurmd, slurm-client and munge, which needs root.
+test-slurm: setup
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && ! command -v slurmctld > /dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+			--no-install-recommends slurmctld slurmd slurm-client munge iproute2 > /dev/null; fi
+	@lacks=$$(python tests/slurm/slurmbox.py --missing); \
+	if [ -z "$$lacks" ]; then pytest -n $(TESTERS) tests/slurm; \
+	else echo "SKIPPED, NOTHING WAS TESTED: no Slurm can run here, missing: $$lacks"; fi
 
 lint: setup
 	ruff check .
@@ -77,6 +88,14 @@ explain: setup
 K ?= 1000
 P ?= 1
 FRACTION ?= 1
+# Whether this cluster can run the pipeline, and what to change in site.yaml.
+doctor: setup
+	@PYTHONPATH=workflow python -m semisup.questions.doctor
+
+# Where a run is: parts done, images a second, time left, errors. [CONFIG=config.yaml]
+status: setup
+	@PYTHONPATH=workflow python -m semisup.questions.status --configfile $(CONFIG)
+
 plan: setup
 	@PYTHONPATH=workflow python -m semisup.questions.sizes --configfile $(CONFIG) \
 		--selection "$(SELECTION)" --k "$(K)" --p "$(P)" --fraction "$(FRACTION)"

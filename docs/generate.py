@@ -1,6 +1,6 @@
 """Write what is derived from the code: `make docs`. A test fails when it is out of date.
 
-docs/config.md, docs/config.schema.json   from semisup.config and the presets
+docs/config.md, docs/config.schema.json   from semisup.config, semisup.site, the presets
 envs/semisup.yaml                         from requirements.txt
 workflow/semisup/architectures.json       from torchvision
 """
@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
 
-from semisup import config  # noqa: E402
+from semisup import config, site  # noqa: E402
 from semisup.checks import read_presets  # noqa: E402
 
 SECTIONS: list[type[BaseModel]] = [
@@ -37,6 +37,8 @@ SECTIONS: list[type[BaseModel]] = [
     config.Remove,
     config.Evaluate,
     config.Pack,
+    site.Site,
+    site.Nodes,
 ]
 
 

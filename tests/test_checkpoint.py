@@ -1,8 +1,10 @@
 """Training states on disk."""
 
+import pytest
 import torch
 
 from semisup import checkpoint
+from semisup.tables import DataError
 
 
 def state(step: int) -> dict[str, object]:
@@ -51,3 +53,19 @@ def test_checkpoints_of_another_run_and_leftovers_are_removed(tmp_path):
     checkpoint.keep_only(tmp_path / "own")
     assert [p.name for p in tmp_path.iterdir()] == ["own"]
     assert len(list((tmp_path / "own").iterdir())) == 1
+
+
+def test_who_claims_last_is_the_only_owner(tmp_path):
+    first = checkpoint.claim(tmp_path)
+    checkpoint.check_claim(tmp_path, first)
+    second = checkpoint.claim(tmp_path)
+    checkpoint.check_claim(tmp_path, second)
+    with pytest.raises(DataError, match="another process has taken this training over"):
+        checkpoint.check_claim(tmp_path, first)
+
+
+def test_of_a_folder_that_is_gone_nobody_is_the_owner(tmp_path):
+    owner = checkpoint.claim(tmp_path / "run")
+    checkpoint.keep_only(tmp_path / "other")
+    with pytest.raises(DataError):
+        checkpoint.check_claim(tmp_path / "run", owner)

@@ -1,6 +1,8 @@
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -10,7 +12,7 @@ import torchvision
 import yaml
 from pydantic import BaseModel
 
-from semisup import config
+from semisup import config, site
 from semisup.checks import load_config, read_architectures, read_presets
 from small import ROOT, read_config
 
@@ -33,7 +35,9 @@ def test_a_generated_file_is_what_the_code_says(path: str) -> None:
 
 
 def test_every_section_of_the_configuration_is_documented() -> None:
-    own = {kind for kind in vars(config).values() if isinstance(kind, type)}
+    own = {
+        kind for part in (config, site) for kind in vars(part).values() if isinstance(kind, type)
+    }
     sections = {kind for kind in own if issubclass(kind, config.Section)} - {config.Section}
     assert set(GENERATOR.SECTIONS) == sections
 
@@ -111,3 +115,13 @@ def test_the_conda_environment_pins_what_the_requirements_pin() -> None:
     requirements = (ROOT / "requirements.txt").read_text()
     assert pip
     assert all(re.search(rf"^{re.escape(pin)}\b", requirements, re.M) for pin in pip)
+
+
+def test_the_cost_of_the_papers_scale_is_what_is_computed():
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "scale.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout in (ROOT / "docs" / "scale.md").read_text()

@@ -1,6 +1,7 @@
 """Starting a step as one process or as several; several nodes are tested on a real Slurm."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,10 @@ from small import ROOT
 SHARD = [(str(i), {"jpg": make_jpeg(i), "cls": b"%d" % (i % 2)}) for i in range(9)]
 
 
-def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
+def launch(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "OMP_NUM_THREADS": "1"}
     environment.pop("SLURM_JOB_ID", None)
+    environment |= variables
     command = [sys.executable, "-m", "semisup.launch", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
@@ -58,3 +60,16 @@ def test_several_nodes_need_a_slurm_job(tmp_path: Path) -> None:
     assert done.stderr == (
         "error: nodes: 2, but this is no Slurm job. Use --profile slurm, or set nodes to 1.\n"
     )
+
+
+def test_a_node_that_never_comes_ends_the_others(tmp_path: Path) -> None:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    done = launch(
+        "--nodes", "2", "--timeout", "3", "--logs", str(tmp_path), "check_node",
+        SEMISUP_ON_NODE="1", SLURM_PROCID="0", SLURM_JOB_ID="7", MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Timed out after" in done.stderr

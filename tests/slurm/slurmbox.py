@@ -48,21 +48,24 @@ MinJobAge=600
 KillWait=5
 SlurmdTimeout=5
 GresTypes=gpu
-NodeName=c1 CPUs=4 RealMemory=16000
-NodeName=g[1-3] CPUs=4 RealMemory=16000 Gres=gpu:2
-PartitionName=cpu Nodes=c1 Default=YES MaxTime=01:00:00 State=UP
-PartitionName=gpu Nodes=g[1-3] MaxTime=01:00:00 State=UP
+NodeName=c1 CPUs=64 RealMemory=256000
+NodeName=g[1-3] CPUs=64 RealMemory=256000 Gres=gpu:2
+PartitionName=cpu Nodes=c1 Default=YES MaxTime=3-00:00:00 State=UP
+PartitionName=gpu Nodes=g[1-3] MaxTime=3-00:00:00 State=UP
 """
 
 
 def missing() -> list[str]:
     """What this machine lacks to hold a cluster."""
-    lacks = [
-        name
-        for name in NEEDED
-        if not shutil.which(name, path="/usr/sbin:/sbin:" + os.environ["PATH"])
-    ]
-    return lacks + ([] if os.geteuid() == 0 else ["root"])
+    path = "/usr/sbin:/sbin:" + os.environ["PATH"]
+    lacks = [name for name in NEEDED if not shutil.which(name, path=path)]
+    if os.geteuid() != 0:
+        lacks.append("root")
+    elif (
+        not lacks and subprocess.run(["unshare", *UNSHARE, "true"], capture_output=True).returncode
+    ):
+        lacks.append("the right to make namespaces")
+    return lacks
 
 
 class Box:
@@ -87,11 +90,11 @@ class Box:
         self.process.kill()  # and with it everything inside
         self.process.wait()
 
-    def command(self, *command: str, node: str = "") -> list[str]:
+    def command(self, *command: str, node: str = "", directory: str = "") -> list[str]:
         """A command on the controller, or on a node."""
         inside = ["nsenter", "-t", self.pid, "--net", "--mount", "--uts", "--ipc", "--pid"]
         there = ["nsenter", f"--net=/run/netns/{node}"] if node else []
-        return [*inside, f"--wd={os.getcwd()}", *there, *command]
+        return [*inside, f"--wd={directory or os.getcwd()}", *there, *command]
 
     def run(
         self, *command: str, node: str = "", **options: Any
@@ -190,6 +193,8 @@ def shell(*command: str) -> str:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "--missing":
+        sys.exit(print(", ".join(missing())))
     if sys.argv[1] == "--inside":
         inside(Path(sys.argv[2]))
     with Box(Path(sys.argv[1])) as box:

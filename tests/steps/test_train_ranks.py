@@ -195,3 +195,16 @@ def test_a_signal_writes_a_checkpoint_and_asks_to_be_run_again(tmp_path, make_da
         resumed = Run(tmp_path / "run", manifests, of_recipe(images=1000)).finish()
         calm = Run(tmp_path / "calm", manifests, of_recipe(images=1000)).finish()
         assert resumed.outputs() == calm.outputs()
+
+
+def test_a_training_that_was_taken_over_ends_without_a_word_in_the_results(tmp_path, make_dataset):
+    """As on a node that lost its network, while the job runs again elsewhere."""
+    manifests = make_dataset(SHARDS, 2)
+    run = Run(tmp_path / "run", manifests, of_recipe(images=1000), SLOW)
+    process = run.start()
+    run.wait_for_checkpoint(process)
+    checkpoint.claim(run.checkpoints()[0].parent)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "another process has taken this training over; this one ends." in text
+    assert not (run.stage / "weights.pt").exists()

@@ -1,16 +1,19 @@
 # Makes: `plan`, the wiring that follows from the configuration, or an error naming what is wrong.
 
+import os
 import sys
 from pathlib import Path
 
 PACKAGE_FOLDER = str(Path(workflow.basedir) / "workflow")
 sys.path.insert(0, PACKAGE_FOLDER)
 
-from semisup import jobs
+from semisup import jobs, slurm
 from semisup.checks import ConfigError, load_config
 from semisup.plan import Plan
 
 jobs.prepare(PACKAGE_FOLDER)
+if workflow.is_main_process and (message := slurm.left_behind(os.getcwd())):
+    print(message, file=sys.stderr)
 
 try:
     plan = Plan(load_config(config))

@@ -5,17 +5,37 @@ import io
 import logging
 import re
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from semisup import tables
+from semisup.tables import DataError
 
 log = logging.getLogger("semisup")
 
 KEPT = 2
 NAME = re.compile(r"step-(\d{10})-([0-9a-f]{16})\.pt")
+OWNER = "owner"
+
+
+def claim(folder: Path) -> str:
+    """Make this process the only one that may save here, until another does; returns its name.
+
+    A node that lost its network trains on beside what was started in its place.
+    """
+    name = uuid.uuid4().hex
+    tables.write_bytes(folder / OWNER, name.encode())
+    return name
+
+
+def check_claim(folder: Path, owner: str) -> None:
+    """Raises DataError when another process has claimed the folder, or removed it."""
+    path = folder / OWNER
+    if not path.exists() or path.read_bytes() != owner.encode():
+        raise DataError(f"{folder}: another process has taken this training over; this one ends.")
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> None:

@@ -66,20 +66,20 @@ def _listed(names: Collection[str]) -> str:
     return ", ".join(shown) + (f", ... ({len(names)} in all)" if len(shown) < len(names) else "")
 
 
-def explain(error: ValidationError) -> list[str]:
-    """A line for each key that pydantic refused."""
+def explain(error: ValidationError, whole: type[BaseModel] = Config) -> list[str]:
+    """A line for each key that pydantic refused in ``whole``."""
     lines = []
-    for _, group in groupby(error.errors(), key=lambda item: _find(item)[0]):
+    for _, group in groupby(error.errors(), key=lambda item: _find(item, whole)[0]):
         items = list(group)
         depth = max(len(item["loc"]) for item in items)
         # Each branch of a union has its say; the ones that got furthest are meant.
-        lines.append(_explain([item for item in items if len(item["loc"]) == depth]))
+        furthest = [item for item in items if len(item["loc"]) == depth]
+        lines.append(_explain(furthest, *_find(furthest[0], whole)))
     return lines
 
 
-def _explain(items: list[ErrorDetails]) -> str:
+def _explain(items: list[ErrorDetails], path: list[str], section: type[BaseModel]) -> str:
     kind, value = items[0]["type"], items[0]["input"]
-    path, section = _find(items[0])
     key = ".".join(path) or "config"
     if kind == "extra_forbidden":
         known = section.model_fields
@@ -95,14 +95,14 @@ def _explain(items: list[ErrorDetails]) -> str:
     return problem(key, value, message.replace(" after validation", ""), "see docs/config.md")
 
 
-def _find(error: ErrorDetails) -> tuple[list[str], type[BaseModel]]:
+def _find(error: ErrorDetails, whole: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
     """The keys people wrote, of what pydantic names, and the section that holds the last one.
 
     What follows them is a position in a list, the branch of a union, or ``[key]``.
     """
     path: list[str] = []
-    holder: type[BaseModel] = Config
-    section: Any = Config
+    holder: type[BaseModel] = whole
+    section: Any = whole
     for step in error["loc"]:
         if step == "[key]" and error["type"] != "extra_forbidden":
             break

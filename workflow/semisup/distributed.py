@@ -1,5 +1,6 @@
 """The ranks of a training: processes started by torchrun, each with a device of its own, or just one."""
 
+import math
 import os
 import signal
 import threading
@@ -13,12 +14,15 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from semisup import models
+from semisup import models, slurm
 
 TIMEOUT = timedelta(minutes=10)
 """After which a rank that waits for another one fails."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+MARGIN = 300.0
+"""Seconds before the time limit of a Slurm job at which it stops; a tenth of what is left, if less."""
 
 
 class Ranks(NamedTuple):
@@ -68,11 +72,13 @@ def _end_with_parent() -> None:
 class StopRequest:
     """Whether SIGTERM, SIGUSR1 or Ctrl-C asked any rank to stop: all know at the same step.
 
-    A second signal has its usual effect.
+    The time limit of a Slurm job does so too, as SIGUSR1. A second signal has its usual effect.
     """
 
     def __init__(self, ranks: Ranks) -> None:
         self.num_ranks = ranks.num_ranks
+        left = slurm.seconds_left() if ranks.rank == 0 else None
+        self.end = time.monotonic() + left - min(MARGIN, left / 10) if left else math.inf
         self.signal = 0
         self._vote: tuple[torch.Tensor, dist.Work] | None = None
 
@@ -94,6 +100,8 @@ class StopRequest:
 
         The answer is what ranks knew a step ago, so that none waits for the others.
         """
+        if time.monotonic() > self.end:
+            self.signal = signal.SIGUSR1
         if self.num_ranks == 1:
             return self.signal
         answer = 0

@@ -10,9 +10,11 @@ import argparse
 import os
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
+
+from semisup import slurm
+from semisup.slurm import SlurmError
 
 FIRST_PORT, NUM_PORTS = 20_000, 20_000
 ON_NODE = "SEMISUP_ON_NODE"
@@ -29,6 +31,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--ranks", type=int, default=1, help="processes per node, one a GPU")
     parser.add_argument("--cpus", type=int, default=1, help="of each node")
+    parser.add_argument("--timeout", type=int, default=600, help="seconds to wait for other nodes")
     parser.add_argument("--logs", type=Path, required=True, help="folder for what each rank says")
     parser.add_argument("step")
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
@@ -38,12 +41,12 @@ def main(arguments: list[str]) -> None:
         if given.nodes > 1 and ON_NODE not in os.environ:
             command = on_all_nodes(given.nodes, given.cpus, arguments)
         elif given.nodes > 1:
-            command = on_this_node(given.nodes, given.ranks, given.logs, step)
+            command = on_this_node(given.nodes, given.ranks, given.timeout, given.logs, step)
         elif given.ranks > 1:
             command = torchrun(["--standalone"], given.ranks, given.logs, step)
         else:
             command = [sys.executable, "-m", *step]
-    except LaunchError as error:
+    except (LaunchError, SlurmError) as error:
         sys.exit(f"error: {error}")
     if command[2] != step[0]:  # torchrun and srun would die of it; ranks have handlers of their own
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -56,13 +59,13 @@ def torchrun(rendezvous: list[str], ranks: int, logs: Path, step: list[str]) -> 
     return [sys.executable, "-m", "torch.distributed.run", *rendezvous, *own, "--module", *step]
 
 
-def on_this_node(nodes: int, ranks: int, logs: Path, step: list[str]) -> list[str]:
-    """The command of one task of srun."""
+def on_this_node(nodes: int, ranks: int, timeout: int, logs: Path, step: list[str]) -> list[str]:
+    """The command of one task of srun. It fails when another one does not come in ``timeout`` s."""
     environment = os.environ
     rendezvous = [
         "--nnodes", str(nodes), "--node-rank", environment["SLURM_PROCID"],
         "--master-addr", environment["MASTER_ADDR"], "--master-port", environment["MASTER_PORT"],
-        "--rdzv-id", environment["SLURM_JOB_ID"],
+        "--rdzv-id", environment["SLURM_JOB_ID"], "--rdzv-conf", f"timeout={timeout}",
     ]  # fmt: skip
     return torchrun(rendezvous, ranks, logs, step)
 
@@ -73,17 +76,15 @@ def on_all_nodes(nodes: int, cpus: int, arguments: list[str]) -> list[str]:
     Raises LaunchError outside of a job, in one of another size, or where the first node's name cannot
     be resolved, for which torchrun would wait in silence.
     """
-    job = os.environ.get("SLURM_JOB_ID")
-    if not job:
+    if not (job := slurm.job_id()):
         raise LaunchError(
             f"nodes: {nodes}, but this is no Slurm job. Use --profile slurm, or set nodes to 1."
         )
-    # The executor has removed the variables that name the nodes.
-    names = ask("scontrol", "show", "hostnames", ask("squeue", "-h", "-j", job, "-o", "%N")).split()
+    names = slurm.node_names()
     if len(names) < nodes:
         raise LaunchError(
-            f"nodes: {nodes}, but job {job} has {len(names)} ({' '.join(names)}). Give the rule "
-            "mpi, nodes and tasks together in the profile, as profiles/slurm shows."
+            f"nodes: {nodes}, but job {job} has {len(names)} ({' '.join(names)}). Set nodes in "
+            "site.yaml, not by --set-resources, which drops the rest of the profile."
         )
     try:
         socket.getaddrinfo(names[0], None)
@@ -101,13 +102,6 @@ def on_all_nodes(nodes: int, cpus: int, arguments: list[str]) -> list[str]:
         f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1",
         sys.executable, "-m", "semisup.launch", *arguments,
     ]  # fmt: skip
-
-
-def ask(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise LaunchError(f"{' '.join(command)} says: {done.stderr.strip()}")
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -36,11 +36,16 @@ class Plan:
         self.results = config.results
         self.wandb = config.wandb
         self.unlabeled = {selection.unlabeled for selection in config.selections.values()}
+        self._shards: dict[str, list[str]] = {}
 
     # --- datasets -------------------------------------------------------------------------
 
     def shards(self, name: str) -> list[str]:
-        return datasets.list_shards(self.config.datasets[name], name, self.results)
+        if name not in self._shards:  # each part asks, and 100,000 names take a while
+            self._shards[name] = datasets.list_shards(
+                self.config.datasets[name], name, self.results
+            )
+        return self._shards[name]
 
     def parts(self, name: str) -> list[range]:
         shards_per_part = self.config.datasets[name].shards_per_part

@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from pathlib import Path
+from signal import Signals
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,12 +28,17 @@ log = logging.getLogger("semisup")
 METRIC_ROWS = 200
 MAX_STEPS_PER_ROW = 500
 CHECKPOINT_SECONDS = 60.0
+FIRST_CHECKPOINT_SECONDS = 3.0
 
 Metrics = list[dict[str, float]]
 
 
 class Interrupted(Exception):
-    """A signal asked the training to stop; its checkpoint is written."""
+    """A signal, or the end of its time, asked the training to stop; its checkpoint is written."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.signal = number
 
 
 class Trained(NamedTuple):
@@ -84,6 +90,7 @@ def train(
     optimizer = optim.make_optimizer(model, recipe)
     average = optim.make_average(model, recipe)
     step, metrics, passes = 0, Metrics(), list[Pass]()
+    owner = checkpoint.claim(checkpoints) if is_first else ""
     if state := checkpoint.load(checkpoints):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -109,7 +116,7 @@ def train(
     done = min(step * order.batch_size, order.images)
     progress = Progress(what, order.images, done, flops=flops.of_training(model, image_size))
     every = min(max(order.num_steps // METRIC_ROWS, 1), MAX_STEPS_PER_ROW)
-    saved = time.monotonic()
+    began = saved = time.monotonic()
 
     def one_pass(batch: loader.Batch, forward_pass: int) -> Pass:
         """Add the gradients of a micro-batch."""
@@ -158,7 +165,7 @@ def train(
                 signal = stop.heard()
                 if not (is_row or signal):
                     continue
-                due = rest == 0 or time.monotonic() - saved > CHECKPOINT_SECONDS
+                due = rest == 0 or _is_due(began, saved)
                 of_all = ranks.gather(([each.read() for each in passes], due))
                 everything = [each for of_rank, _ in of_all for each in of_rank]
                 _check_finite(what, everything, recipe)
@@ -175,15 +182,19 @@ def train(
                         "metrics": metrics, "passes": [[*map(tuple, p)] for p, _ in of_all],
                     }  # fmt: skip
                     if is_first:
+                        checkpoint.check_claim(checkpoints, owner)
                         checkpoint.save(checkpoints, step, state)
                     saved = time.monotonic()
                 if signal and rest:
                     raise Interrupted(
-                        f"{what}: signal {signal}; a checkpoint after {done:,} of {order.images:,} "
-                        "images is written. Run again to go on."
+                        f"{what}: {Signals(signal).name}; a checkpoint after {done:,} of "
+                        f"{order.images:,} images is written. Run again to go on.",
+                        signal,
                     )
     finally:
         del batches  # its workers wait for more, and no signal ends them
+    if is_first:
+        checkpoint.check_claim(checkpoints, owner)
     return Trained((average.module if average else model).state_dict(), metrics)
 
 
@@ -191,6 +202,12 @@ def _set_up(device: torch.device, workers: int) -> None:
     torch.set_num_threads(max(workers, 1))
     torch.use_deterministic_algorithms(device.type == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _is_due(began: float, saved: float) -> bool:
+    """Whether a checkpoint is: soon after the start, as jobs die young, then less and less often."""
+    now = time.monotonic()
+    return now - saved > min(CHECKPOINT_SECONDS, FIRST_CHECKPOINT_SECONDS + (now - began) / 4)
 
 
 def _share(of_ranks: list[list[Any]], ranks: Ranks) -> list[Pass]:

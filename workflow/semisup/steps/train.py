@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from semisup import (
     models,
     schemas,
     settings,
+    slurm,
     tables,
     tars,
     training,
@@ -45,7 +47,8 @@ def main(
     on, a finished one is not repeated, and a changed one starts anew. Under torchrun this is one of
     several ranks, of which the first writes. ``wandb``: a project there, to show the curves in.
     After SIGTERM, SIGUSR1 or Ctrl-C it writes a checkpoint and exits with status 75, EX_TEMPFAIL:
-    run again, it goes on.
+    run again, it goes on. So it does before the time limit of a Slurm job; that and SIGUSR1 also queue
+    the job again, so that a training may take longer than any job.
     """
     memory.keep_freed()
     what = weights.parent.parent.name + " " + weights.parent.name
@@ -57,21 +60,34 @@ def main(
     for path in init:
         models.start_from(model, models.load(path), settings.classes)
     with distributed.join() as ranks:
+        ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         if is_first := ranks.rank == 0:
             checkpoint.keep_only(folder)
         tracker = Events(folder / "tensorboard", what, wandb) if is_first else Nowhere()
         try:
             trained = training.train(
                 what, model, len(settings.classes), samples, settings.recipe, settings.image_size,
-                settings.seed, folder, ranks, workers, tracker,
+                settings.seed, folder, ranks, -(-workers // ranks_here), tracker,
             )  # fmt: skip
         except training.Interrupted as stop:
             log.warning("%s", stop)
+            if is_first and stop.signal == signal.SIGUSR1:
+                _queue_again()
+            ranks.gather(None)  # torchrun would end the others when one is gone
             sys.exit(os.EX_TEMPFAIL)
         if is_first:
             _write(trained, settings, weights, classes, metrics)
             last = trained.metrics[-1]
             log.info("%s: loss %.4f, training accuracy %.4f", what, last["loss"], last["top1"])
+
+
+def _queue_again() -> None:
+    if not slurm.job_id():
+        return
+    try:
+        slurm.requeue()
+    except slurm.SlurmError as error:
+        log.warning("the job cannot be queued again, so it counts as failed: %s", error)
 
 
 def _write(

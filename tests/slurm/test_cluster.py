@@ -1,0 +1,82 @@
+"""The users' own command on a real Slurm of four nodes."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from clusters import SITE, SNAKEMAKE, copy_repository, environment
+from slurmbox import Box
+
+from small import ROOT
+
+pytest_plugins = ["fixtures"]
+
+
+def test_the_literal_command_runs_the_whole_pipeline(box: Box, tmp_path: Path) -> None:
+    copy_repository(tmp_path)
+    (tmp_path / "config.yaml").write_text((ROOT / "tests" / "tiny.yaml").read_text())
+    two_nodes = {"nodes": 2, "gpus": 2}
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(SITE | {"train": two_nodes}))
+    done = subprocess.run(
+        box.command(*SNAKEMAKE, "--profile", "slurm", directory=str(tmp_path)), env=environment(),
+        capture_output=True, text=True, timeout=420,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    assert (tmp_path / "results" / "report.html").exists()
+    log = (tmp_path / "results" / "logs" / "train" / "teacher.log").read_text()
+    assert re.search(r"job \d+ on g1 g2, ranks meet at g1", log)
+    assert "by 4 x cpu" in log
+    of_ranks = list((tmp_path / "results/models/teacher/train/logs").rglob("stderr.log"))
+    assert len(of_ranks) == 4
+    used = box.say("squeue", "-h", "-t", "all", "-o", "%P %D %b %k")
+    assert re.search(r"^gpu 2 gres:gpu:2 rule_train_", used, re.M)
+    assert re.search(r"^gpu 1 gres:gpu:1 rule_score_shards_", used, re.M)
+    assert re.search(r"^cpu 1 N/A rule_select_", used, re.M)
+
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump({"cpu_partition": "gpu", "cpus_per_gpu": 3}))
+    assert "Nothing to be done" in dry_run(tmp_path)
+
+
+def dry_run(folder: Path) -> str:
+    """What would run again for a site of one node, other partitions, other workers."""
+    command = ["snakemake", "--profile", "slurm", "--dry-run"]
+    done = subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=60
+    )
+    return done.stdout + done.stderr
+
+
+def test_the_doctor_finds_this_cluster_well_but_for_its_gpus(box: Box, tmp_path: Path) -> None:
+    """Its GPUs are devices that do nothing: Slurm has them, PyTorch does not see them."""
+    status, said = doctor(box, tmp_path, SITE)
+    assert "ok      a job on cpu ran on c1, with torch " in said
+    assert "ok      a job on gpu ran on g1 g2, with torch " in said
+    assert said.count("ok      files are seen both ways") == 2
+    assert "ok      ranks on 2 nodes reach each other, by gloo" in said
+    assert "FAILED  g1 g2: PyTorch sees no GPU, Slurm gave 0" in said
+    assert said.count("FAILED") == status == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_doctor_says_what_to_change_in_the_site(box: Box, tmp_path: Path) -> None:
+    wrong = {"gpu_partition": "h100"}
+    assert "Set gpu_partition in site.yaml; there are: cpu, gpu." in doctor(box, tmp_path, wrong)[1]
+    wrong = {"gpu": None, "pretrain": {"nodes": 9, "hours": 96}}
+    said = doctor(box, tmp_path, wrong)[1]
+    assert "Set pretrain.hours in site.yaml to 72; a longer training goes on" in said
+    assert "pretrain asks for 9 nodes, gpu has 3" in said
+
+
+def doctor(box: Box, folder: Path, site: dict[str, Any]) -> tuple[int, str]:
+    (folder / "site.yaml").write_text(yaml.safe_dump(site))
+    done = subprocess.run(
+        box.command(sys.executable, "-m", "semisup.questions.doctor", directory=str(folder)),
+        env=environment() | {"PYTHONPATH": str(ROOT / "workflow")},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    (folder / "site.yaml").unlink()
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout + done.stderr

@@ -1,0 +1,126 @@
+"""What happens on clusters, happening: every time the weights are those of a calm run, byte by byte.
+
+Each test disturbs a training that has a checkpoint, and lets the profile or a second start mend it.
+"""
+
+import signal
+from pathlib import Path
+
+from clusters import Run, digest, interrupt
+from slurmbox import Box
+
+pytest_plugins = ["fixtures"]
+
+
+def test_a_job_that_fails_is_tried_again_with_more_memory(run: Run, calm: Path) -> None:
+    snakemake = run.start()
+    run.wait_for_checkpoint()
+    run.box.say("pkill", "-9", "-f", "semisup.steps.train")
+    run.finish(snakemake)
+    assert run.digest() == digest(calm)
+    memory = run.box.say("squeue", "-h", "-t", "all", "-o", "%i %m").split("\n")
+    assert [line.split()[1] for line in sorted(memory)][-2:] == ["2000M", "4000M"]
+
+
+def test_a_job_that_is_cancelled_from_outside_is_tried_again(run: Run, calm: Path) -> None:
+    """By default the executor would ask sacct, and wait for ever."""
+    snakemake = run.start()
+    run.box.say("scancel", run.wait_for_checkpoint())
+    run.finish(snakemake)
+    assert run.digest() == digest(calm)
+
+
+def test_a_job_that_is_requeued_goes_on(run: Run, calm: Path) -> None:
+    snakemake = run.start()
+    job = run.wait_for_checkpoint()
+    run.box.say("scontrol", "requeue", job)
+    said = run.finish(snakemake)
+    assert run.digest() == digest(calm)
+    assert "Trying to restart" not in said
+    assert max(map(int, run.box.say("squeue", "-h", "-t", "all", "-o", "%i").split())) == int(job)
+
+
+def test_a_training_longer_than_its_job_goes_on_in_the_next(run: Run, calm: Path) -> None:
+    snakemake = run.start()
+    job = run.wait(lambda: run.box.say("squeue", "-h", "-t", "R", "-o", "%i"))
+    run.box.say("scontrol", "update", f"jobid={job}", "TimeLimit=1")
+    run.wait_for_checkpoint()
+    trainers = list(map(str, run.trainers()))
+    run.box.say("kill", "-STOP", *trainers)  # as if it needed more than its minute
+    run.wait(lambda: run.box.say("squeue", "-h", "-j", job, "-o", "%L") in LAST_SECONDS)
+    run.box.say("kill", "-CONT", *trainers)
+    run.wait(lambda: not run.trainers())
+    run.box.say("scontrol", "update", f"jobid={job}", "TimeLimit=60")
+    said = run.finish(snakemake)
+    assert run.digest() == digest(calm)
+    assert "Trying to restart" not in said  # queued again by itself, not by Snakemake
+
+
+LAST_SECONDS = {f"0:0{second}" for second in range(6)}
+
+
+def test_two_nodes_lose_one_and_go_on_with_another(box: Box, tmp_path: Path) -> None:
+    undisturbed = Run(box, tmp_path / "calm", nodes=2)
+    undisturbed.finish()
+    run = Run(box, tmp_path / "run", nodes=2)
+    snakemake = run.start()
+    run.wait_for_checkpoint()
+    box.kill_node("g2")
+    run.finish(snakemake)
+    log = run.folder / "results" / "logs" / "train" / "teacher.log"
+    assert "on g1 g3, ranks meet at g1" in log.read_text()
+    assert run.digest() == undisturbed.digest()
+
+
+def test_a_node_without_its_network_does_no_harm(run: Run, calm: Path) -> None:
+    """What runs on it trains on, beside the job that Slurm starts in its place: two writers."""
+    snakemake = run.start()
+    run.wait_for_checkpoint()
+    cut_off = set(run.trainers())
+    run.box.cut_off("g1")
+    run.box.say("kill", "-STOP", *map(str, cut_off))
+    run.wait(lambda: set(run.trainers()) - cut_off)
+    before = set(run.checkpoints())
+    run.wait(lambda: set(run.checkpoints()) - before)
+    run.box.say("kill", "-CONT", *map(str, cut_off))
+    run.wait(lambda: not cut_off & set(run.trainers()))
+    run.finish(snakemake)
+    assert run.digest() == digest(calm)
+
+
+def test_ctrl_c_cancels_the_jobs_and_the_next_start_goes_on(run: Run, calm: Path) -> None:
+    snakemake = run.start()
+    run.wait_for_checkpoint()
+    (line,) = (line for line in run.status().splitlines() if line.startswith("train "))
+    assert line.split()[1:5] == ["0", "1", "0", "1"]  # the teacher's runs, the baseline's waits
+    interrupt(snakemake, run.box, signal.SIGINT)
+    run.finish(snakemake, status=1)
+    run.wait(lambda: not run.queue())
+    run.finish()
+    assert run.digest() == digest(calm)
+
+
+def test_sigterm_lets_the_jobs_finish(run: Run, calm: Path) -> None:
+    snakemake = run.start()
+    run.wait_for_checkpoint()
+    interrupt(snakemake, run.box, signal.SIGTERM)
+    run.finish(snakemake, status=1)
+    assert not run.queue()
+    assert "Nothing to be done" in run.finish()
+    assert run.digest() == digest(calm)
+
+
+def test_after_a_killed_snakemake_the_message_tells_how_to_go_on(run: Run, calm: Path) -> None:
+    snakemake = run.start()
+    job = run.wait_for_checkpoint()
+    interrupt(snakemake, run.box, signal.SIGKILL)
+    snakemake.wait()
+    said = run.finish(status=1)
+    assert "Directory cannot be locked" in said
+    assert f"  {job} RUNNING rule_train_wildcards_teacher" in said
+    assert f"`scancel {job}`, then `snakemake --unlock`, and start again." in said
+    run.box.say("scancel", job)
+    run.wait(lambda: not run.queue())
+    run.finish(run.start("--unlock"))
+    run.finish()
+    assert run.digest() == digest(calm)

@@ -1,0 +1,104 @@
+"""What differs from cluster to cluster."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from semisup import site
+from semisup.config import Config
+from semisup.site import Nodes, Site
+from small import ROOT
+
+SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
+
+
+def read(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> Site:
+    path = folder / "site.yaml"
+    path.write_text(text)
+    monkeypatch.setenv(site.VARIABLE, str(path))
+    return site.read_site()
+
+
+def test_one_node_needs_neither_srun_nor_tasks() -> None:
+    resources = Site(train=Nodes(gpus=8)).training("train")
+    assert resources == {
+        "slurm_partition": "gpu",
+        "gres": "gpu:8",
+        "runtime": 24 * 60,
+        "mem_mb": "256000 * attempt",
+        "ranks": 8,
+    }
+
+
+def test_several_nodes_are_one_setting() -> None:
+    resources = Site(pretrain=Nodes(nodes=4, gpus=8)).training("pretrain")
+    assert resources["nodes"] == resources["tasks"] == 4
+    assert resources["mpi"] == "srun"
+    assert resources["tasks_per_gpu"] == 0
+
+
+def test_a_cpu_job_is_charged_to_the_account() -> None:
+    given = Site(account="vision", qos="high", cpu_partition="batch")
+    assert given.defaults() == {
+        "slurm_partition": "batch",
+        "slurm_account": "vision",
+        "qos": "high",
+    }
+
+
+def test_a_cluster_without_gpus_asks_for_none() -> None:
+    assert "gres" not in Site(gpu=None).gpu_job(60)
+
+
+def test_without_a_file_the_defaults_hold(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(site.VARIABLE, raising=False)
+    assert site.read_site() == Site()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("partition: a100", "partition: unknown key; did you mean gpu_partition? known here: "),
+        ("train: {nodes: two}", "train.nodes: 'two' must be a whole number; "),
+        ("train: {node: 2}", "train.node: unknown key; did you mean nodes? "),
+        ("train: [", " is no YAML: "),
+    ],
+)
+def test_a_wrong_file_is_refused_naming_the_key(tmp_path, monkeypatch, text, message) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        read(tmp_path, text, monkeypatch)
+    assert message in str(stopped.value)
+
+
+def test_a_file_that_is_named_but_not_there_is_an_error(monkeypatch) -> None:
+    monkeypatch.setenv(site.VARIABLE, "/nowhere/site.yaml")
+    with pytest.raises(SystemExit, match=r"No such file or directory\. Correct SEMISUP_SITE"):
+        site.read_site()
+
+
+def test_nothing_of_a_site_is_in_the_configuration() -> None:
+    assert not Site.model_fields.keys() & Config.model_fields.keys()
+
+
+def test_the_profile_gives_every_rule_what_the_site_says(tmp_path) -> None:
+    nodes = {"nodes": 2, "gpus": 4, "hours": 3}
+    text = yaml.safe_dump({"gpu_partition": "a100", "gpu": "gpu:a100", "pretrain": nodes})
+    (tmp_path / "site.yaml").write_text(text)
+    done = subprocess.run(
+        [SNAKEMAKE, "--profile", "slurm", "--dry-run", "--configfile", "tests/tiny.yaml",
+         "--directory", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, site.VARIABLE: str(tmp_path / "site.yaml")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    blocks = dict(re.findall(r"^rule (\w+):\n((?:    .*\n)+)", done.stdout, re.M))
+    for wanted in ("slurm_partition=a100", "gres=gpu:a100:4", "nodes=2", "ranks=4", "runtime=180"):
+        assert wanted in blocks["pretrain"]
+    assert "slurm_partition=cpu" in blocks["select"]
+    assert "gres" not in blocks["select"]

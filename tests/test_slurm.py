@@ -1,0 +1,45 @@
+"""The Slurm job a process runs in."""
+
+import pytest
+
+from semisup import distributed, slurm
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0:05", 5),
+        ("1:00", 60),
+        ("1:01:01", 3661),
+        ("2-00:00:00", 172_800),
+        ("UNLIMITED", None),
+        ("INVALID", None),
+    ],
+)
+def test_times_are_read_as_slurm_writes_them(text: str, seconds: float | None) -> None:
+    assert slurm.parse_time(text) == seconds
+
+
+def test_outside_of_a_job_there_is_no_end(monkeypatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert slurm.seconds_left() is None
+
+
+def test_a_training_stops_before_its_job_ends(monkeypatch) -> None:
+    """The real limit is met in tests/slurm."""
+    ranks = distributed.Ranks(0, 1, distributed.models.choose_device())
+    for left, stops in ((None, False), (3600.0, False), (1e-9, True)):
+        monkeypatch.setattr(slurm, "seconds_left", lambda left=left: left)
+        with distributed.StopRequest(ranks) as stop:
+            assert bool(stop.heard()) == stops
+
+
+def test_a_folder_without_a_lock_has_nothing_left_behind(tmp_path) -> None:
+    assert slurm.left_behind(str(tmp_path)) == ""
+
+
+def test_what_slurm_says_is_in_the_error() -> None:
+    with pytest.raises(slurm.SlurmError, match=r"no-such-program is not there"):
+        slurm.ask("no-such-program")
+    with pytest.raises(slurm.SlurmError, match=r"ls /nowhere says: .*No such file"):
+        slurm.ask("ls", "/nowhere")

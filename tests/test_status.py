@@ -1,0 +1,90 @@
+"""Where a run is, read from its files."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from semisup.questions import status
+from semisup.questions.status import Found, Job
+
+SUMMARY = """output_file\tdate\trule\tlog-file(s)\tstatus\tplan
+scores/part-0\tMon\tscore_shards\tlogs/0.log\tok\tno update
+scores/images-0\tMon\tscore_shards\tlogs/0.log\tok\tno update
+scores/part-1\t-\tscore_shards\t-\tmissing\tupdate pending
+""".splitlines()
+
+PLAN = """
+[Sat Nov 21 13:00:00 2026]
+rule score_shards:
+    input: a, b
+    output: scores/part-1, scores/images-1
+    log: logs/1.log
+    jobid: 3
+
+rule all:
+    input: scores/part-1
+""".splitlines()
+
+LINE = "13:02:20 score 7,296/40,000 images  18%  1,436 images/s  23 s left  loss 0.016"
+
+
+def look(folder: Path, text: str, job: Job | None = None, age: float = 0) -> Found:
+    log = folder / "job.log"
+    log.write_text(text)
+    os.utime(log, (time.time() - age,) * 2)
+    return status.look(job or Job("score_shards", "job.log", False, False), folder, time.time())
+
+
+def test_a_job_with_several_outputs_is_one_job() -> None:
+    assert status.finished_jobs(SUMMARY) == [Job("score_shards", "logs/0.log", True, True)]
+
+
+def test_a_job_of_a_dry_run_is_to_be_done(tmp_path) -> None:
+    assert status.jobs_to_run(PLAN, tmp_path) == [Job("score_shards", "logs/1.log", False, False)]
+
+
+def test_a_job_that_says_something_is_running(tmp_path) -> None:
+    assert look(tmp_path, LINE) == Found("running", 7296, 40_000, 1436.0)
+
+
+def test_a_job_without_a_log_waits(tmp_path) -> None:
+    assert status.look(Job("select", "no.log", False, False), tmp_path, 0.0) == Found("waiting")
+
+
+def test_a_job_whose_results_are_stale_waits(tmp_path) -> None:
+    assert look(tmp_path, LINE, Job("score_shards", "job.log", False, True)).state == "waiting"
+
+
+def test_an_error_is_shown_with_its_remedy(tmp_path) -> None:
+    found = look(tmp_path, f"{LINE}\nerror: a.tar: it is gone.\nRestore it.\n")
+    assert (found.state, found.error) == ("failed", "a.tar: it is gone. Restore it.")
+
+
+def test_of_a_traceback_the_last_line_is_shown(tmp_path) -> None:
+    found = look(tmp_path, "Traceback (most recent call last):\n  File\nMemoryError: 3 GB")
+    assert (found.state, found.error) == ("failed", "MemoryError: 3 GB")
+
+
+def test_a_job_that_is_silent_for_long_was_killed(tmp_path) -> None:
+    found = look(tmp_path, LINE, age=3600)
+    assert found.state == "failed"
+    assert found.error.startswith("ended without a word; the last was: 13:02:20 score 7,296")
+
+
+def test_the_table_sums_parts_and_tells_the_time_left() -> None:
+    jobs = [Job("score_shards", "", done, done) for done in (True, False, False)]
+    found = [Found("done", 100, 100), Found("running", 20, 100, 10.0), Found("waiting")]
+    line = status.table(jobs, found).splitlines()[1].split()
+    assert line == ["score_shards", "1", "1", "0", "1", "120/~300", "10", "18", "s"]
+
+
+@pytest.mark.parametrize("failed", [1, 25])
+def test_failures_are_listed_and_the_rest_counted(failed: int) -> None:
+    said = status.failures(
+        [Job("train", f"logs/{i}.log", False, False) for i in range(failed)],
+        [Found("failed", error="loss is nan")] * failed,
+    )
+    assert "train: loss is nan\n  logs/0.log\n" in said
+    assert ("and 5 more failed jobs" in said) == (failed == 25)

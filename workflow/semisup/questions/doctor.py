@@ -1,0 +1,200 @@
+"""Whether this cluster can run the pipeline, and what to change if not: `make doctor`.
+
+Asks Slurm, then runs a job of a minute on a CPU node and one on one or two GPU nodes.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from semisup import jobs, slurm, tables
+from semisup.site import Site, read_site
+
+OLDEST = (20, 11)
+"""`squeue --me` came with it."""
+
+SHORTEST_JOB_AGE = 200
+"""Seconds Slurm must remember a finished job: the executor asks every 180 at the longest."""
+
+LATENCY = 60
+"""Seconds a file may take to be seen on another node: `latency-wait` of the profile."""
+
+WAIT = 300
+"""Seconds a job of the doctor waits for a node."""
+
+
+class Finding(NamedTuple):
+    """Something that was looked at. ``remedy``: empty if it is well."""
+
+    what: str
+    remedy: str = ""
+
+
+def main() -> None:
+    site = read_site()
+    failed = False
+    for finding in examine(site):
+        failed |= bool(finding.remedy)
+        print(f"FAILED  {finding.what}\n        {finding.remedy}" if finding.remedy else f"ok      {finding.what}", flush=True)  # fmt: skip
+    sys.exit(1 if failed else 0)
+
+
+def examine(site: Site) -> Iterator[Finding]:
+    """Everything, the cheap first; what cannot be looked at any more is left out."""
+    try:
+        yield check_version(slurm.ask("sinfo", "--version"))
+        yield check_job_age(slurm.ask("scontrol", "show", "config"))
+    except slurm.SlurmError as error:
+        yield Finding(str(error), "Run this where `sbatch` works: on a login node of the cluster.")
+        return
+    partitions = {}
+    for key, name in (("cpu_partition", site.cpu_partition), ("gpu_partition", site.gpu_partition)):
+        try:
+            partitions[key] = slurm.ask("scontrol", "show", "partition", "-o", name)
+        except slurm.SlurmError:
+            there = ", ".join(slurm.ask("sinfo", "-h", "-o", "%R").split())
+            yield Finding(f"partition {name!r} does not exist", f"Set {key} in site.yaml; there are: {there}.")  # fmt: skip
+    if len(partitions) < 2:
+        return
+    num_nodes = int(read(partitions["gpu_partition"], "TotalNodes"))
+    yield from check_time(site, partitions["gpu_partition"])
+    yield from check_nodes(site, num_nodes)
+    yield from run_job(site, "cpu_partition", 1)
+    yield from run_job(site, "gpu_partition", min(num_nodes, 2))
+
+
+def check_version(text: str) -> Finding:
+    numbers = tuple(int(number) for number in re.findall(r"\d+", text)[:2])
+    if numbers < OLDEST:
+        return Finding(text, f"Slurm must be {OLDEST[0]}.{OLDEST[1]} or newer.")
+    return Finding(text)
+
+
+def check_job_age(config: str) -> Finding:
+    match = re.search(r"^MinJobAge\s*=\s*(\d+)", config, re.M)
+    seconds = int(match[1]) if match else 0
+    what = f"Slurm remembers finished jobs for {seconds} s (MinJobAge)"
+    if seconds < SHORTEST_JOB_AGE:
+        return Finding(
+            what,
+            f"Less than {SHORTEST_JOB_AGE} s: jobs end unseen. Ask for more, or set "
+            "slurm-status-command to sacct in profiles/slurm, where a job that is cancelled from "
+            "outside is then waited for for ever.",
+        )
+    return Finding(what)
+
+
+def check_time(site: Site, partition: str) -> Iterator[Finding]:
+    """Jobs longer than the partition allows would wait in the queue for ever."""
+    limit = slurm.parse_time(read(partition, "MaxTime"))
+    for rule in ("train", "pretrain", "finetune"):
+        hours = getattr(site, rule).hours
+        if limit is not None and hours * 3600 > limit:
+            yield Finding(
+                f"{rule} asks for {hours} hours, {site.gpu_partition} allows {limit / 3600:g}",
+                f"Set {rule}.hours in site.yaml to {int(limit // 3600)}; a longer training goes on "
+                "in the next job.",
+            )
+
+
+def check_nodes(site: Site, num_nodes: int) -> Iterator[Finding]:
+    for rule in ("train", "pretrain", "finetune"):
+        if (nodes := getattr(site, rule).nodes) > num_nodes:
+            yield Finding(
+                f"{rule} asks for {nodes} nodes, {site.gpu_partition} has {num_nodes}",
+                f"Lower {rule}.nodes in site.yaml: the results stay the same.",
+            )
+
+
+def run_job(site: Site, partition: str, nodes: int) -> Iterator[Finding]:
+    """What a step finds on nodes of this partition."""
+    on_gpu = partition == "gpu_partition"
+    name = getattr(site, partition)
+    here = Path(tempfile.mkdtemp(prefix=".doctor-", dir="."))
+    token = here / "token"
+    token.write_text(uuid.uuid4().hex)
+    step = ["check_node", "--token", str(token), "--found", str(here)]
+    launch = [sys.executable, "-m", "semisup.launch", "--nodes", str(nodes), "--logs", str(here / "logs"), *step]  # fmt: skip
+    command = [
+        "salloc", "--quiet", f"--immediate={WAIT}", "-p", name, f"--nodes={nodes}", "-t", "2",
+        *_option("-A", site.account), *_option("--qos", site.qos),
+        *(_option("--gres", site.gpu and f"{site.gpu}:1") if on_gpu else []),
+        *(_option("-C", site.constraint) if on_gpu else []),
+        *(launch if nodes > 1 else ["srun", "-n1", *launch]),
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT + 180)
+        if done.returncode:
+            said = (done.stdout + done.stderr).strip().splitlines()
+            yield Finding(f"a job on {nodes} x {name} fails", "\n        ".join(said[-12:]))
+            return
+        ranks = _collect(here, nodes)
+        yield from judge(ranks, name, site.gpu if on_gpu else None, token.read_text(), nodes)
+    except subprocess.TimeoutExpired:
+        yield Finding(f"a job on {nodes} x {name} does not end", "See `squeue --me` and the nodes.")
+    finally:
+        shutil.rmtree(here, ignore_errors=True)
+
+
+def judge(
+    ranks: list[dict[str, Any]], partition: str, gpu: str | None, token: str, nodes: int
+) -> Iterator[Finding]:
+    """What is to be said of what the ranks found, one on each node."""
+    if len(ranks) < nodes:
+        yield Finding(
+            f"{nodes - len(ranks)} of {nodes} nodes left no file that is seen here in {LATENCY} s",
+            "The folder must be on a file system that all nodes share; move the project there.",
+        )
+        return
+    hosts = " ".join(rank["host"] for rank in ranks)
+    one = ranks[0]
+    yield Finding(f"a job on {partition} ran on {hosts}, with torch {one['torch']}, torchvision {one['torchvision']}")  # fmt: skip
+    if not all(rank["works"] for rank in ranks):
+        yield Finding("torchvision's operators do not work", "Install both anew: `make setup`.")
+    if unread := [rank["host"] for rank in ranks if rank["token"] != token]:
+        yield Finding(
+            f"{' '.join(unread)}: files of this machine are not seen",
+            "The folder must be on a file system that all nodes share; move the project there.",
+        )
+    else:
+        yield Finding("files are seen both ways")
+    if gpu and (without := [rank["host"] for rank in ranks if not rank["gpus"]]):
+        yield Finding(
+            f"{' '.join(without)}: PyTorch sees no GPU, Slurm gave {one['visible'] or 'none'}",
+            "Look at `nvidia-smi` there: the driver may be older than this PyTorch needs, or "
+            f"{gpu!r} is no GPU (`gpu` in site.yaml). Without, everything runs on CPUs.",
+        )
+    elif gpu:
+        yield Finding(f"PyTorch sees {one['gpu']}")
+    if nodes > 1 and one["ranks"] == nodes:
+        yield Finding(f"ranks on {nodes} nodes reach each other, by {'NCCL' if one['gpus'] else 'gloo'}")  # fmt: skip
+
+
+def _collect(folder: Path, count: int) -> list[dict[str, Any]]:
+    """What the ranks wrote, once all of it is seen here."""
+    deadline = time.monotonic() + LATENCY
+    while len(found := sorted(folder.glob("[0-9]*.json"))) < count and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return [tables.read_json(path) for path in found]
+
+
+def read(text: str, name: str) -> str:
+    """A value of what `scontrol show -o` says."""
+    match = re.search(rf"\b{name}=(\S+)", text)
+    return match[1] if match else ""
+
+
+def _option(name: str, value: str | None) -> list[str]:
+    return [name, value] if value else []
+
+
+if __name__ == "__main__":
+    jobs.prepare(str(Path(__file__).parents[2]))
+    main()

@@ -1,0 +1,104 @@
+"""What differs from cluster to cluster, and nothing else: ``site.yaml``, for profiles/slurm.
+
+The profile says what each rule needs; this says where a site has it. No stage reads it, so nothing
+here makes a result stale.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from semisup.config import Section
+from semisup.config_errors import explain
+
+VARIABLE = "SEMISUP_SITE"
+"""The environment variable that names another file than `site.yaml`."""
+
+
+class Nodes(Section):
+    """What one training runs on. One process a GPU; the global batch is the recipe's."""
+
+    nodes: int = Field(1, ge=1, description="More than one: srun starts torchrun on each.")
+    gpus: int = Field(1, ge=1, description="GPUs of each node.")
+    hours: int = Field(
+        24,
+        ge=1,
+        description="Time limit of a job. A training that needs longer writes a checkpoint before "
+        "it, queues its job again and goes on.",
+    )
+
+
+class Site(Section):
+    """Every key of `site.yaml`. A site that names its partitions `cpu` and `gpu` needs none."""
+
+    account: str | None = Field(None, description="Whom jobs are charged to (`sbatch -A`).")
+    qos: str | None = Field(None, description="Quality of service (`sbatch --qos`).")
+    cpu_partition: str = Field("cpu", description="Partition of the steps without a network.")
+    gpu_partition: str = Field("gpu", description="Partition of scoring, features and training.")
+    gpu: str | None = Field(
+        "gpu", description="A GPU as `sbatch --gres` names it, `gpu:h100`. null: there are none."
+    )
+    constraint: str | None = Field(None, description="Features of GPU nodes (`sbatch -C`).")
+    cpus_per_gpu: int = Field(8, ge=1, description="They decode the images of one GPU.")
+    memory_per_gpu: int = Field(32_000, ge=1_000, description="Memory for one GPU, in MB.")
+    before_job: str | None = Field(
+        None, description="A shell command before each job, such as `module load cuda`."
+    )
+    train: Nodes = Field(default_factory=Nodes, description="Teachers and baselines.")
+    pretrain: Nodes = Field(default_factory=Nodes, description="Students, on a selection.")
+    finetune: Nodes = Field(default_factory=Nodes, description="Students, on labelled images.")
+
+    def defaults(self) -> dict[str, Any]:
+        """Resources of every rule that names none: a CPU job."""
+        charged = {"slurm_account": self.account, "qos": self.qos}
+        return {"slurm_partition": self.cpu_partition} | _given(charged)
+
+    def gpu_job(self, minutes: int, nodes: int = 1, gpus: int = 1) -> dict[str, Any]:
+        """Resources of a job on GPUs; a job that is tried again gets more memory."""
+        return {
+            "slurm_partition": self.gpu_partition,
+            "runtime": minutes,
+            "mem_mb": f"{self.memory_per_gpu * gpus} * attempt",
+        } | _given({"gres": self.gpu and f"{self.gpu}:{gpus}", "constraint": self.constraint})
+
+    def training(self, rule: str) -> dict[str, Any]:
+        """Resources of a training: on one node a process or torchrun, on several srun + torchrun."""
+        wanted: Nodes = getattr(self, rule)
+        resources = self.gpu_job(60 * wanted.hours, wanted.nodes, wanted.gpus)
+        resources |= {"ranks": wanted.gpus}
+        if wanted.nodes > 1:
+            # mpi: without it the executor runs the step inside a srun of one node, which can start
+            # no other. tasks_per_gpu: without it each GPU would get `tasks` tasks
+            # (snakemake-executor-plugin-slurm issue 316).
+            several = {"nodes": wanted.nodes, "tasks": wanted.nodes, "mpi": "srun"}
+            extra = {"tasks_per_gpu": 0, "slurm_extra": "--ntasks-per-node=1 --exclusive"}
+            resources |= several | extra
+        return resources
+
+    def cpus(self, rule: str) -> int:
+        """Cores of each node of a training."""
+        wanted: Nodes = getattr(self, rule)
+        return self.cpus_per_gpu * wanted.gpus
+
+
+def read_site() -> Site:
+    """The site of this folder; without a file, the defaults. Ends the program on a wrong one."""
+    path = Path(os.environ.get(VARIABLE, "site.yaml"))
+    if not path.exists() and VARIABLE not in os.environ:
+        return Site()
+    try:
+        return Site.model_validate(yaml.safe_load(path.read_text()) or {})
+    except OSError as error:
+        sys.exit(f"{path}: {error.strerror}. Correct {VARIABLE}.")
+    except yaml.YAMLError as error:
+        sys.exit(f"{path} is no YAML: {error}")
+    except ValidationError as error:
+        sys.exit("\n".join([f"{path} cannot work:", *explain(error, Site)]))
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}

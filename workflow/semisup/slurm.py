@@ -1,0 +1,87 @@
+"""The Slurm job this process runs in, if any: its nodes, its time, its place in the queue.
+
+Slurm is asked, as the executor removes the variables that would tell.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+MAX_LISTED = 20
+
+
+class SlurmError(Exception):
+    """Slurm refused, in its own words."""
+
+
+def job_id() -> str:
+    """Empty outside of a job."""
+    return os.environ.get("SLURM_JOB_ID", "")
+
+
+def node_names() -> list[str]:
+    """The nodes of this job, first the one its script runs on. Raises SlurmError."""
+    return ask(
+        "scontrol", "show", "hostnames", ask("squeue", "-h", "-j", job_id(), "-o", "%N")
+    ).split()
+
+
+def seconds_left() -> float | None:
+    """Until the time limit of this job; None outside of a job or without a limit."""
+    if not job_id():
+        return None
+    try:
+        return parse_time(ask("squeue", "-h", "-j", job_id(), "-o", "%L"))
+    except SlurmError:
+        return None
+
+
+def parse_time(text: str) -> float | None:
+    """Seconds of Slurm's `days-hours:minutes:seconds`; None of `UNLIMITED`, `NOT_SET`."""
+    if not (match := re.fullmatch(r"(?:(\d+)-)?(?:(?:(\d+):)?(\d+):)?(\d+)", text)):
+        return None
+    days, hours, minutes, seconds = (int(number or 0) for number in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60.0 + seconds
+
+
+def requeue() -> None:
+    """End this job and queue it again under the same number. Raises SlurmError."""
+    ask("scontrol", "requeue", job_id())
+
+
+def left_behind(folder: str) -> str:
+    """What to do about jobs that a killed Snakemake has left in the queue; empty where none are.
+
+    Snakemake says that the folder is locked, and does not know of them: it would start them again
+    beside themselves (snakemake-executor-plugin-slurm issue 109).
+    """
+    if not any(Path(folder, ".snakemake", "locks").glob("*")) or not shutil.which("squeue"):
+        return ""
+    try:
+        lines = ask("squeue", "--me", "-h", "-t", "PD,R,CF,S", "-o", "%i|%T|%k|%Z").splitlines()
+    except SlurmError:
+        return ""
+    jobs = [line.split("|") for line in lines]
+    jobs = [job for job in jobs if os.path.realpath(job[-1]) == os.path.realpath(folder)]
+    if not jobs:
+        return ""
+    ids = " ".join(job[0] for job in jobs[:MAX_LISTED])
+    more = f" and {len(jobs) - MAX_LISTED} more" if len(jobs) > MAX_LISTED else ""
+    return (
+        "A run holds this folder, with these jobs in the queue:\n"
+        + "".join(f"  {number} {state} {what}\n" for number, state, what, _ in jobs[:MAX_LISTED])
+        + f"If that run was killed: `scancel {ids}`{more}, then `snakemake --unlock`, and start again. "
+        "Trainings go on at their checkpoints."
+    )
+
+
+def ask(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise SlurmError(f"{command[0]} is not there") from None
+    if done.returncode:
+        raise SlurmError(f"{' '.join(command)} says: {done.stderr.strip()}")
+    return done.stdout.strip()
