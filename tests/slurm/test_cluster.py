@@ -8,11 +8,10 @@ from typing import Any
 
 import yaml
 from clusters import SITE, SNAKEMAKE, copy_repository, environment
+from fixtures import box
 from slurmbox import Box
 
 from small import ROOT
-
-pytest_plugins = ["fixtures"]
 
 
 def test_the_literal_command_runs_the_whole_pipeline(box: Box, tmp_path: Path) -> None:

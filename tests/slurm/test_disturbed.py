@@ -7,9 +7,8 @@ import signal
 from pathlib import Path
 
 from clusters import Run, digest, interrupt
+from fixtures import box, calm, run
 from slurmbox import Box
-
-pytest_plugins = ["fixtures"]
 
 
 def test_a_job_that_fails_is_tried_again_with_more_memory(run: Run, calm: Path) -> None:
