@@ -9,7 +9,7 @@ import runpy
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +56,9 @@ def train_preloaded(arch: str, folder: Path, output: Path) -> Result:
     load = loader.training_batches
     held: list[loader.Batch] = []
 
-    def preload(*arguments: object) -> Iterator[loader.Batch]:
+    def preload(*arguments: object) -> Generator[loader.Batch]:
         held.extend(load(*arguments))  # type: ignore[arg-type]
-        return iter(held)
+        return (each for each in held)
 
     loader.training_batches = preload  # type: ignore[assignment]
     return train_ours(arch, folder, output)

@@ -1,7 +1,7 @@
 """Batches of decoded images, in an order known beforehand, from any position on."""
 
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -160,10 +160,10 @@ def training_batches(
     rank: int,
     num_ranks: int,
     workers: int,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The micro-batches of one rank, from any step on.
 
-    Signals do not end the workers: whoever leaves early deletes the iterator.
+    Signals do not end the workers: whoever leaves early closes the generator.
     """
 
     def plan(place: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -176,4 +176,9 @@ def training_batches(
         for forward_pass in range(order.num_passes(step, num_ranks))
     )
     batches = _Batches(samples, plan, transform, image_size)
-    return _load(batches, places, workers, _one_thread_without_signals)
+    return _closable(_load(batches, places, workers, _one_thread_without_signals))
+
+
+def _closable(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
+    """Workers end with the iterator, which a traceback may hold; a closed generator holds nothing."""
+    yield from batches
