@@ -17,8 +17,8 @@ from small import ROOT
 def test_the_literal_command_runs_the_whole_pipeline(box: Box, tmp_path: Path) -> None:
     copy_repository(tmp_path)
     (tmp_path / "config.yaml").write_text((ROOT / "tests" / "tiny.yaml").read_text())
-    two_nodes = {"nodes": 2, "gpus": 2}
-    (tmp_path / "site.yaml").write_text(yaml.safe_dump(SITE | {"train": two_nodes}))
+    own = {"train": {"nodes": 2, "gpus": 2}, "before_job": f"hostname >> {tmp_path}/before_job"}
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(SITE | own))
     done = subprocess.run(
         box.command(*SNAKEMAKE, "--profile", "slurm", directory=str(tmp_path)), env=environment(),
         capture_output=True, text=True, timeout=420,
@@ -30,6 +30,7 @@ def test_the_literal_command_runs_the_whole_pipeline(box: Box, tmp_path: Path) -
     assert "by 4 x cpu" in log
     of_ranks = list((tmp_path / "results/models/teacher/train/logs").rglob("stderr.log"))
     assert len(of_ranks) == 4
+    assert {*(tmp_path / "before_job").read_text().split()} >= {"c1", "g1"}
     used = box.say("squeue", "-h", "-t", "all", "-o", "%P %D %b %k")
     assert re.search(r"^gpu 2 gres:gpu:2 rule_train_", used, re.M)
     assert re.search(r"^gpu 1 gres:gpu:1 rule_score_shards_", used, re.M)
