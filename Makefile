@@ -25,11 +25,12 @@ test: setup lint types
 	pytest -n $(TESTERS) --dist loadfile --ignore tests/slurm
 
 # The failures of clusters, happening on a real Slurm of four nodes on this machine, 5 minutes.
-# Installs Debian's slurmctld, slurmd, slurm-client and munge, which needs root.
+# Installs Debian's packages of Slurm, Munge and MariaDB, which needs root.
 test-slurm: setup
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && ! command -v slurmctld > /dev/null; then \
+		echo "Installing Debian's packages of Slurm, Munge and MariaDB"; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
-			--no-install-recommends slurmctld slurmd slurm-client munge iproute2 > /dev/null; fi
+			--no-install-recommends slurmctld slurmd slurm-client munge slurmdbd mariadb-server iproute2 > /dev/null; fi
 	@lacks=$$(python tests/slurm/slurmbox.py --missing); \
 	if [ -z "$$lacks" ]; then pytest -n $(TESTERS) tests/slurm; \
 	else echo "SKIPPED, NOTHING WAS TESTED: no Slurm can run here, missing: $$lacks"; fi

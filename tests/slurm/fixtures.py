@@ -13,11 +13,14 @@ from slurmbox import Box, missing
 
 
 @pytest.fixture
-def box() -> Iterator[Box]:
+def box(request: pytest.FixtureRequest) -> Iterator[Box]:
+    """A cluster; by ``parametrize(..., indirect=True)`` one with a database of finished jobs."""
     if lacks := missing():
         pytest.skip(f"no Slurm here: {', '.join(lacks)} missing")
+    if (accounting := getattr(request, "param", False)) and not shutil.which("slurmdbd"):
+        pytest.skip("no database of finished jobs here: slurmdbd, mariadb-server missing")
     folder = Path(tempfile.mkdtemp(prefix="box", dir="/tmp"))  # short, as sockets lie in it
-    with Box(folder) as running:
+    with Box(folder, accounting) as running:
         yield running
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -36,8 +36,7 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
+{accounting}
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=bf_interval=1
@@ -52,6 +51,31 @@ NodeName=c1 CPUs=64 RealMemory=256000
 NodeName=g[1-3] CPUs=64 RealMemory=256000 Gres=gpu:2
 PartitionName=cpu Nodes=c1 Default=YES MaxTime=3-00:00:00 State=UP
 PartitionName=gpu Nodes=g[1-3] MaxTime=3-00:00:00 State=UP
+"""
+
+WITHOUT_ACCOUNTING = """
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+"""
+
+WITH_ACCOUNTING = """
+JobAcctGatherType=jobacct_gather/linux
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=ctl
+AccountingStoragePass={folder}/munge.socket
+"""
+
+DATABASE = """
+DbdHost=ctl
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+PidFile={folder}/slurmdbd.pid
+LogFile={folder}/slurmdbd.log
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageUser=root
+StorageLoc=slurm_acct_db
 """
 
 
@@ -69,13 +93,17 @@ def missing() -> list[str]:
 
 
 class Box:
-    """A running cluster; a context. ``folder``: short, as sockets lie in it."""
+    """A running cluster; a context. ``folder``: short, as sockets lie in it.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    ``accounting``: with a database of finished jobs, which needs slurmdbd and mariadb-server too.
+    """
+
+    def __init__(self, folder: Path, accounting: bool = False) -> None:
+        self.folder, self.accounting = folder, accounting
 
     def __enter__(self) -> "Box":
-        command = ["unshare", *UNSHARE, sys.executable, __file__, "--inside", str(self.folder)]
+        own = [sys.executable, __file__, "--inside", str(self.folder), str(int(self.accounting))]
+        command = ["unshare", *UNSHARE, *own]
         with open(self.folder / "box.log", "w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         while not (self.folder / "ready").exists():
@@ -119,7 +147,7 @@ class Box:
         self.say("ip", "link", "set", f"v-{node}", "down")
 
 
-def inside(folder: Path) -> None:
+def inside(folder: Path, accounting: bool) -> None:
     """As the first process of the namespaces: start everything, then wait to be killed."""
     make_network(folder)
     for name in ("state", "etc", "dev", *(f"spool-{node}" for node in NODES)):
@@ -127,7 +155,9 @@ def inside(folder: Path) -> None:
     for gpu in range(2):
         if not (device := folder / "dev" / f"nvidia{gpu}").exists():
             os.mknod(device, 0o666 | 0o020000, os.makedev(1, 3))
-    (folder / "etc" / "slurm.conf").write_text(CONFIGURATION.format(folder=folder))
+    extra = (WITH_ACCOUNTING if accounting else WITHOUT_ACCOUNTING).format(folder=folder)
+    text = CONFIGURATION.format(folder=folder, accounting=extra)
+    (folder / "etc" / "slurm.conf").write_text(text)
     (folder / "etc" / "gres.conf").write_text(
         f"NodeName=g[1-3] Name=gpu File={folder}/dev/nvidia[0-1]\n"
     )
@@ -145,6 +175,8 @@ def inside(folder: Path) -> None:
     }
     options |= {"log-file": folder / "munged.log", "seed-file": folder / "munged.seed"}
     shell("munged", "--force", *(f"--{name}={path}" for name, path in options.items()))
+    if accounting:
+        start_database(folder)
     shell("slurmctld", "-c")
     for node in NODES:
         start = f"hostname {node}; exec slurmd"
@@ -160,6 +192,36 @@ def inside(folder: Path) -> None:
             os.wait()
         except ChildProcessError:
             time.sleep(1)
+
+
+def start_database(folder: Path) -> None:
+    """MariaDB with its socket where slurmdbd looks, then slurmdbd, then this cluster in it."""
+    sockets, data = Path("/run/mysqld"), folder / "mysql"
+    sockets.mkdir(exist_ok=True)
+    shell("mount", "-t", "tmpfs", "tmpfs", str(sockets))
+    options = ["--user=root", f"--datadir={data}"]
+    shell(
+        "mariadb-install-db", *options, "--auth-root-authentication-method=normal", "--skip-test-db"
+    )
+    with open(folder / "mariadb.log", "w") as log:
+        small = ["--innodb-log-file-size=16M", "--innodb-flush-log-at-trx-commit=0"]
+        command = ["mariadbd", "--no-defaults", *options, "--skip-networking", *small]
+        subprocess.Popen([*command, f"--socket={sockets}/mysqld.sock"], stdout=log, stderr=log)
+    wait_for("mariadb", f"--socket={sockets}/mysqld.sock", "-e", "select 1")
+    configuration = folder / "etc" / "slurmdbd.conf"
+    configuration.write_text(DATABASE.format(folder=folder))
+    configuration.chmod(0o600)
+    shell("slurmdbd")
+    wait_for("sacctmgr", "-n", "-i", "list", "cluster")
+    shell("sacctmgr", "-i", "add", "cluster", "box")
+
+
+def wait_for(*command: str) -> None:
+    deadline = time.monotonic() + 60
+    while subprocess.run(command, capture_output=True).returncode:
+        if time.monotonic() > deadline:
+            sys.exit(f"{command[0]} does not answer")
+        time.sleep(0.1)
 
 
 def make_network(folder: Path) -> None:
@@ -196,6 +258,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "--missing":
         sys.exit(print(", ".join(missing())))
     if sys.argv[1] == "--inside":
-        inside(Path(sys.argv[2]))
+        inside(Path(sys.argv[2]), sys.argv[3] == "1")
     with Box(Path(sys.argv[1])) as box:
         sys.exit(subprocess.run(box.command(*sys.argv[2:])).returncode)

@@ -6,6 +6,7 @@ Each test disturbs a training that has a checkpoint, and lets the profile or a s
 import signal
 from pathlib import Path
 
+import pytest
 from clusters import Run, digest, interrupt
 from fixtures import box, calm, run
 from slurmbox import Box
@@ -21,8 +22,9 @@ def test_a_job_that_fails_is_tried_again_with_more_memory(run: Run, calm: Path) 
     assert [line.split()[1] for line in sorted(memory)][-2:] == ["2000M", "4000M"]
 
 
+@pytest.mark.parametrize("box", [False, True], ids=["", "accounting"], indirect=True)
 def test_a_job_that_is_cancelled_from_outside_is_tried_again(run: Run, calm: Path) -> None:
-    """By default the executor would ask sacct, and wait for ever."""
+    """The executor would ask sacct, with a database or without, and wait for ever."""
     snakemake = run.start()
     run.box.say("scancel", run.wait_for_checkpoint())
     run.finish(snakemake)
