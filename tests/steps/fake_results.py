@@ -146,11 +146,18 @@ def _find_duplicates(plan: Plan, unlabeled: str) -> None:
         "distance": np.array([0.05, 0.1, 0.15, 0.2], np.float32),
     }
     tables.write_table(folder / "pairs.parquet", pairs, schemas.DUPLICATES)
+    nearest = {name: pairs[name] for name in schemas.NEAREST.names}
+    first, *others = plan.duplicate_tables(unlabeled, "nearest")
+    tables.write_table(Path(first), nearest, schemas.NEAREST)
+    for path in map(Path, others):
+        tables.write_table(path, {name: [] for name in nearest}, schemas.NEAREST)
     copies = {
         "shard_id": [1],
         "sample_index": [3],
+        "first_dataset": [unlabeled],
         "first_shard_id": [1],
         "first_sample_index": [2],
+        "same": ["bytes"],
     }
     tables.write_table(folder / "copies.parquet", copies, schemas.COPIES)
 

@@ -318,11 +318,20 @@ class Remove(Section):
     reviewed: str | None = Field(
         None,
         min_length=1,
-        description="CSV with columns shard_id, sample_index, decision (keep or remove): overrides "
-        "the two rules above.",
+        description="CSV with columns shard_id, sample_index, decision (keep or remove), as the review "
+        "page writes it: overrides the rules about evaluation images. A column `key`, if there is one, "
+        "must hold the keys of these images.",
+    )
+    evaluation_copies: bool = Field(
+        True, description="Images with the bytes or the pixels of an evaluation image."
     )
     copies: bool = Field(
-        True, description="Byte-identical images within U: keep only the first by identity."
+        True,
+        description="Images with the bytes or the pixels of an earlier image of U: keep only the "
+        "first by identity.",
+    )
+    near_copies: bool = Field(
+        True, description="Images that `within_unlabeled` found close to an earlier image of U."
     )
 
 
@@ -330,13 +339,30 @@ class Duplicates(Section):
     """Near-duplicates of evaluation images in U, and what to do about them."""
 
     descriptor: Name = Field(
-        description="The model whose features are compared (paper: ResNet-18)."
+        description="The model whose features are compared: the input of its last layer. The paper's "
+        "is a ResNet-18: name a model `{arch: resnet18, weights: torchvision:IMAGENET1K_V1}`."
+    )
+    read_with: Name | None = Field(
+        None,
+        description="A teacher: in the pass in which it scores an unlabelled dataset, the features "
+        "are made too, from one decoding (and one forward pass where it is the descriptor). "
+        "Default: a pass of their own, which another teacher does not repeat.",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "float32", description="Of the descriptor's forward pass, as in `score`."
     )
     record_distance: float = Field(
         0.6,
         ge=0,
         le=2,
         description="Pairs at most this far apart are recorded; be generous, `remove` decides later.",
+    )
+    max_pairs: int = Field(
+        1_000_000,
+        ge=1,
+        le=100_000_000,
+        description="Pairs recorded, the closest of all. The closest evaluation image of each image "
+        "within `record_distance` is always recorded.",
     )
     remove: Remove = Field(default_factory=Remove, description="Decides; changing it is cheap.")
 

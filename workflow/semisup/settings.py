@@ -79,22 +79,30 @@ class ChooseCandidate(Settings):
 
 
 class ExtractFeatures(Settings):
-    version: Literal[1] = 1
+    version: Literal[2] = 2
+    batch_size: int
+    precision: str
 
 
 class FindDuplicates(Settings):
-    version: Literal[1] = 1
+    """``evaluation``: the number of parts of each evaluation set."""
+
+    version: Literal[2] = 2
     record_distance: float
+    max_pairs: int
+    evaluation: dict[str, int]
 
 
 class MergeDuplicates(Settings):
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     num_parts: int
+    max_pairs: int
 
 
 class FindCopies(Settings):
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     num_parts: int
+    evaluation: dict[str, int]
 
 
 class ScoreShards(Settings):
@@ -102,6 +110,14 @@ class ScoreShards(Settings):
     classes_per_image: int
     batch_size: int
     precision: str
+
+
+class ScoreAndDescribe(Settings):
+    """Both in one pass: nothing but what each would be alone."""
+
+    version: Literal[1] = 1
+    score: ScoreShards
+    describe: ExtractFeatures
 
 
 class CountImages(Settings):
@@ -114,7 +130,7 @@ class CountImages(Settings):
 class Select(Settings):
     """``tags``: for variant random, the class each label of U means, or -1."""
 
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     num_parts: int
     variant: str
     rank_by: str
