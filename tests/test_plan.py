@@ -104,7 +104,13 @@ def lay_out(plan: Plan) -> Laid:
     if config.duplicates:
         for function in (plan.extract_features, plan.find_duplicates, plan.descriptor_weights):
             calls[function] = [{}]
-        for function in (plan.merge_duplicates, plan.find_copies, plan.fingerprints):
+        searches = [
+            plan.merge_duplicates,
+            plan.find_copies,
+            plan.fingerprints,
+            plan.make_review_page,
+        ]
+        for function in searches:
             calls[function] = searched
         if plan.read_with:
             for function in (plan.score_and_describe, plan.read_with_weights):

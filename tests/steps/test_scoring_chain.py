@@ -15,9 +15,11 @@ import psutil
 import pytest
 import torch
 
+from browser import Browser
 from conftest import Dataset, make_jpeg
 from semisup import images, models, passes, samples, schemas, settings, tables, transforms
 from semisup.config import Remove
+from semisup.review.page import render
 from semisup.samples import read_samples
 from semisup.steps import count_images, pack_selection, score_shards, select
 from semisup.tables import DataError
@@ -110,7 +112,7 @@ class Chain:
             [],
             [files["copies"]] if "copies" in files else [],
             [],
-            [],
+            [files["reviewed"]] if "reviewed" in files else [],
             self.folder / "selection.parquet",
             self.folder / "removed.parquet",
             self.folder / "summary.json",
@@ -620,3 +622,30 @@ def test_tars_of_a_former_larger_selection_do_not_stay(chain: Chain) -> None:
     chain.select(k=1)
     packed = chain.pack()
     assert [path.name for path in (packed / "tars").iterdir()] == ["00000"]
+
+
+def test_what_is_decided_on_the_review_page_changes_the_selection(
+    chain: Chain, tmp_path: Path
+) -> None:
+    """Keys pressed in a real browser; the file it downloads is the configuration's."""
+    whole = pd.read_parquet(chain.select(k=100, p=1))
+    names = ["shard_id", "sample_index", "key"]
+    pairs = whole[names].head(3).to_dict("records")
+    for place, pair in enumerate(pairs):
+        pair |= {"evaluation_dataset": "test", "evaluation_key": "t", "distance": 0.1 * place}
+        pair |= {"class": "", "evaluation_class": "", "pictures": [0, 0]}
+    page = tmp_path / "review.html"
+    page.write_text(render("Pairs", pairs, [""], ["none"]))
+    reviewed = tmp_path / "reviewed.csv"
+    with Browser(tmp_path) as browser:
+        browser.open(page)
+        browser.press("r", "k", "r", "d")
+        browser.wait("true")
+        until = time.monotonic() + 20
+        while not reviewed.exists() and time.monotonic() < until:
+            time.sleep(0.02)
+    left = pd.read_parquet(chain.select(k=100, p=1, remove=Remove(), reviewed=reviewed))
+    gone = {pairs[0]["key"], pairs[2]["key"]}
+    assert set(whole.key) - set(left.key) == gone
+    removed = pd.read_parquet(chain.folder / "removed.parquet")
+    assert removed.reason.tolist() == ["duplicate_of_evaluation"] * 2

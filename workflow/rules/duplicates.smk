@@ -127,3 +127,34 @@ rule find_copies:
         " --evaluation-manifests {input.first_manifests:q}"
         " --copies {output:q}"
         " > {log:q} 2>&1"
+
+
+# Needs: the closest pairs, and the tars that hold their images.
+# Makes: a page on which a person decides about each pair; what it downloads, duplicates.remove.reviewed
+#        may name.
+rule make_review_page:
+    input:
+        pairs="<results>/duplicates/{dataset}/pairs.parquet",
+        manifests=plan.dataset_manifests,
+        samples=ancient(plan.dataset_samples),
+        first_manifests=plan.first_evaluation_manifests(),
+        evaluation_manifests=plan.evaluation_manifests,
+        evaluation_samples=ancient(plan.evaluation_samples),
+    output:
+        "<results>/duplicates/{dataset}/review.html",
+    log:
+        "<results>/logs/make_review_page/{dataset}.log",
+    benchmark:
+        "<results>/benchmarks/make_review_page/{dataset}.tsv"
+    conda:
+        "../../envs/semisup.yaml"
+    params:
+        settings=plan.make_review_page,
+    shell:
+        "python -m semisup.steps.make_review_page"
+        " --settings {params.settings:q}"
+        " --pairs {input.pairs:q}"
+        " --first-manifest {input.manifests[0]:q}"
+        " --evaluation-manifests {input.first_manifests:q}"
+        " --page {output:q}"
+        " > {log:q} 2>&1"

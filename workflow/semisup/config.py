@@ -364,6 +364,9 @@ class Duplicates(Section):
         description="Pairs recorded, the closest of all. The closest evaluation image of each image "
         "within `record_distance` is always recorded.",
     )
+    review_pairs: int = Field(
+        5000, ge=1, le=20_000, description="Pairs on the review page, the closest."
+    )
     remove: Remove = Field(default_factory=Remove, description="Decides; changing it is cheap.")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from semisup import schemas, tables, tars
-from semisup.samples import samples_path
+from semisup.samples import parts_of, read_samples
 from semisup.selection import find_copies
 
 IMAGES_AT_A_TIME = 100_000_000
@@ -83,12 +83,8 @@ def copy_columns(sources: list[Source], found: Found) -> dict[str, Any]:
 
 def _content_hashes(source: Source, identities: np.ndarray) -> np.ndarray:
     found = np.full(len(identities), b"", object)
-    for manifest in source.manifests:
-        shard_ids = [shard["shard_id"] for shard in tables.read_json(manifest)["shards"]]
-        here = np.flatnonzero(np.isin(identities >> 32, shard_ids))
-        if len(here):
-            names = ["shard_id", "sample_index", "content_hash"]
-            table = tables.read_table(samples_path(manifest), schemas.SAMPLES, names)
-            rows = np.searchsorted(tables.identity(table), identities[here])
-            found[here] = table["content_hash"].take(rows).to_pylist()
+    for manifest, here in parts_of(source.manifests, identities):
+        table = read_samples([manifest], ["shard_id", "sample_index", "content_hash"]).table
+        rows = np.searchsorted(tables.identity(table), identities[here])
+        found[here] = table["content_hash"].take(rows).to_pylist()
     return found

@@ -355,6 +355,15 @@ class Plan:
             num_parts=len(self.parts(wildcards.dataset)), max_pairs=self.config.duplicates.max_pairs
         ).canonical()
 
+    def make_review_page(self, wildcards: Wildcards) -> str:
+        assert self.config.duplicates is not None
+        return settings.MakeReviewPage(
+            num_pairs=self.config.duplicates.review_pairs,
+            num_parts=len(self.parts(wildcards.dataset)),
+            evaluation=self._evaluation_sets(),
+            classes=datasets.dataset_classes(self.config.datasets[self.config.evaluate.on[0]]),
+        ).canonical()
+
     def find_copies(self, wildcards: Wildcards) -> str:
         return settings.FindCopies(
             num_parts=len(self.parts(wildcards.dataset)), evaluation=self._evaluation_sets()
@@ -532,6 +541,11 @@ class Plan:
             "images": [f"{base}/scores/{t}/{u}/images.json" for t, u in scored],
             "pairs": [
                 self.merged_pairs(name) for name in sorted(self.unlabeled) if config.duplicates
+            ],
+            "reviews": [
+                f"{base}/duplicates/{name}/review.html"
+                for name in sorted(self.unlabeled)
+                if config.duplicates
             ],
             "selections": [f"{base}/selections/{name}/summary.json" for name in config.selections],
             "packed": [path for name in config.selections for path in self.manifests(name)],

@@ -8,7 +8,7 @@ import pandas as pd
 
 from semisup import schemas, tables
 from semisup.config import Remove
-from semisup.samples import read_samples
+from semisup.samples import parts_of, read_samples
 from semisup.selection import closest_images
 from semisup.tables import DataError
 
@@ -138,15 +138,12 @@ def _check_known(
 ) -> None:
     """That every image is one of U and, where the list has keys, has this key."""
     keys = np.full(len(identity), None, object)
-    for manifest in manifests:
-        shard_ids = [shard["shard_id"] for shard in tables.read_json(manifest)["shards"]]
-        here = np.flatnonzero(np.isin(identity >> 32, shard_ids))
-        if len(here):
-            table = read_samples([manifest], ["shard_id", "sample_index", "key"]).table
-            known = tables.identity(table)
-            rows = np.searchsorted(known, identity[here]).clip(max=max(len(known) - 1, 0))
-            there = known[rows] == identity[here] if len(known) else np.zeros(len(here), bool)
-            keys[here[there]] = table["key"].take(rows[there]).to_pylist()
+    for manifest, here in parts_of(manifests, identity):
+        table = read_samples([manifest], ["shard_id", "sample_index", "key"]).table
+        known = np.append(tables.identity(table), -1)
+        rows = np.searchsorted(known[:-1], identity[here])
+        there = known[rows] == identity[here]
+        keys[here[there]] = table["key"].take(rows[there]).to_pylist()
     unknown = np.array([key is None for key in keys], bool)
     remedy = "The list was made for another dataset, or U has changed since: review again."
     if unknown.any():

@@ -105,6 +105,16 @@ class FindCopies(Settings):
     evaluation: dict[str, int]
 
 
+class MakeReviewPage(Settings):
+    """``classes``: names, by label, where the images have any."""
+
+    version: Literal[1] = 1
+    num_pairs: int
+    num_parts: int
+    evaluation: dict[str, int]
+    classes: list[str]
+
+
 class ScoreShards(Settings):
     version: Literal[4] = 4
     classes_per_image: int

@@ -127,10 +127,12 @@ def _pairs(
     details = dict(zip(sorted(order), found, strict=True))
     ours = {row: _identity(details[row], "") for row in order}
     theirs = {row: _identity(details[row], "evaluation_") for row in order}
-    pictures = read_pictures(plan, unlabeled, ours.values())
+    pictures = read_pictures(plan.manifests(unlabeled), ours.values())
     dataset = {row: str(details[row]["evaluation_dataset"]) for row in order}
     by_dataset = {
-        name: read_pictures(plan, name, [theirs[row] for row in order if dataset[row] == name])
+        name: read_pictures(
+            plan.manifests(name), [theirs[row] for row in order if dataset[row] == name]
+        )
         for name in set(dataset.values())
     }
     return [
@@ -160,6 +162,6 @@ def _view_copies(plan: Plan, unlabeled: str) -> tuple[int, int, int, list[Copied
     table = table.filter(own)
     firsts, times = np.unique(tables.identity(table, "first_"), return_counts=True)
     most = np.lexsort((firsts, -times))[:MAX_COPIES]
-    pictures = read_pictures(plan, unlabeled, firsts[most].tolist())
+    pictures = read_pictures(plan.manifests(unlabeled), firsts[most].tolist())
     copied = [Copied(pictures[int(firsts[i])], int(times[i])) for i in most]
     return num_same, len(table), len(firsts), copied

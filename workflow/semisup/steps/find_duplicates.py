@@ -11,7 +11,7 @@ from semisup import schemas, settings, tables
 from semisup.features import check_dimensions, read_features
 from semisup.neighbors import Neighbors
 from semisup.pairs import Closest, Evaluation, Nearest, read_evaluation
-from semisup.samples import read_samples
+from semisup.samples import parts_of, read_samples
 from semisup.steps import run
 
 log = logging.getLogger("semisup")
@@ -98,13 +98,10 @@ def _write_pairs(
 def read_keys(manifests: list[Path], identities: np.ndarray) -> np.ndarray:
     """The keys of some samples of a dataset, reading only the parts that hold them."""
     keys = np.full(len(identities), "", object)
-    for manifest in manifests if len(identities) else []:
-        shard_ids = [shard["shard_id"] for shard in tables.read_json(manifest)["shards"]]
-        here = np.flatnonzero(np.isin(identities >> 32, shard_ids))
-        if len(here):
-            table = read_samples([manifest], ["shard_id", "sample_index", "key"]).table
-            rows = np.searchsorted(tables.identity(table), identities[here])
-            keys[here] = table["key"].take(rows).to_pylist()
+    for manifest, here in parts_of(manifests, identities):
+        table = read_samples([manifest], ["shard_id", "sample_index", "key"]).table
+        rows = np.searchsorted(tables.identity(table), identities[here])
+        keys[here] = table["key"].take(rows).to_pylist()
     return keys
 
 
