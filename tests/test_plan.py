@@ -102,7 +102,8 @@ def lay_out(plan: Plan) -> Laid:
         plan.report: [{}],
     }
     if config.duplicates:
-        for function in (plan.extract_features, plan.find_duplicates, plan.descriptor_weights):
+        once = [plan.extract_features, plan.find_duplicates, plan.descriptor_weights]
+        for function in [*once, plan.calibrate_duplicates, plan.measure_leaks]:
             calls[function] = [{}]
         searches = [
             plan.merge_duplicates,
@@ -430,8 +431,11 @@ def test_the_settings_of_every_job_are_canonical_json_of_its_step() -> None:
         ({"selections__top__fraction": 0.5}, {"select top"}),
         ({"selections__top__variant": "zipf"}, {"select top"}),
         ({"selections__top__rank_by": "logit"}, {"select top"}),
-        ({"duplicates__remove__closest": 4}, {"select top"}),
-        ({"duplicates__record_distance": 0.6}, {"find_duplicates"}),
+        ({"duplicates__remove__closest": 4}, {"select top", "measure_leaks"}),
+        ({"duplicates__leak_distance": 0.1}, {"measure_leaks"}),
+        ({"duplicates__calibration_images": 9}, {"calibrate_duplicates"}),
+        ({"duplicates__review_pairs": 9}, {"make_review_page unlabeled"}),
+        ({"duplicates__record_distance": 0.6}, {"find_duplicates", "measure_leaks"}),
         ({"recipes__pretrain__base_lr": 0.2}, {"train student pretrain"}),
         ({"recipes__finetune__flip": False}, {"train student finetune"}),
         ({"recipes__finetune__images": 51},
@@ -439,8 +443,8 @@ def test_the_settings_of_every_job_are_canonical_json_of_its_step() -> None:
         ({"recipes__supervised__images": 999}, {"train teacher train"}),
         ({"models__student__arch": "cifar_resnet8_w4"},
          {"train student pretrain", "train student finetune", "train baseline train"}),
-        ({"duplicates__max_pairs": 9}, {"find_duplicates", "merge_duplicates unlabeled"}),
-        ({"duplicates__precision": "bfloat16"}, {"extract_features"}),
+        ({"duplicates__max_pairs": 9}, {"find_duplicates", "merge_duplicates unlabeled", "measure_leaks"}),
+        ({"duplicates__precision": "bfloat16"}, {"extract_features", "calibrate_duplicates"}),
         ({"score__batch_size": 8}, {"score_shards teacher unlabeled", "extract_features"}),
         ({"pack__samples_per_shard": 100}, {"pack_selection top 00000"}),
         ({"datasets__labeled__classes": DIGITS.classes}, set()),
@@ -456,7 +460,7 @@ def test_a_changed_key_changes_only_the_jobs_that_depend_on_it(
 
 def test_the_seed_changes_what_is_random_and_nothing_else() -> None:
     changed = {key.split()[0] for key in differing(lay_out(make()), lay_out(make(seed=8)))}
-    assert changed == {"make_digits", "train", "pack_selection"}
+    assert changed == {"make_digits", "train", "pack_selection", "calibrate_duplicates"}
     for drawn in ({"fraction": 0.5}, {"variant": "random", "classes_per_image": None}):
         changes = {f"selections__top__{key}": value for key, value in drawn.items()}
         changes["datasets__unlabeled__labels"] = True

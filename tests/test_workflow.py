@@ -307,7 +307,7 @@ def test_no_temporary_file_is_left(run):
 
 EVALUATE = {"evaluate", "report"}
 FINETUNE = {"finetune_candidate", "evaluate_candidate", "choose_candidate", *EVALUATE}
-AFTER_SELECT = {"select", "pack_selection", "pretrain", *FINETUNE}
+AFTER_SELECT = {"select", "pack_selection", "pretrain", "measure_leaks", *FINETUNE}
 SWEEP = {"base_lr": [0.1, 0.4, 0.2], "choose_on": "validation"}
 
 

@@ -9,12 +9,16 @@ import pytest
 import torch
 
 from conftest import Dataset, make_jpeg
-from semisup import loader, models, passes, schemas, settings, tables
+from semisup import loader, models, passes, schemas, settings, tables, transforms
+from semisup.copies import Source, same_pixels
 from semisup.features import read_all
+from semisup.planted import KINDS
 from semisup.steps import (
+    calibrate_duplicates,
     extract_features,
     find_copies,
     find_duplicates,
+    measure_leaks,
     merge_duplicates,
     score_and_describe,
     score_shards,
@@ -296,8 +300,6 @@ def test_one_pass_that_is_killed_goes_on_with_the_same_bytes(
 
 
 def test_rounds_of_hashes_find_the_same_copies(searched: Searched) -> None:
-    from semisup.copies import Source, same_pixels
-
     sources = [
         Source(name, [searched.folder / folder / "images-00000.parquet"], [])
         for name, folder in (("other", "other"), ("unlabeled", "u"))
@@ -306,3 +308,95 @@ def test_rounds_of_hashes_find_the_same_copies(searched: Searched) -> None:
     assert len(whole.copy)
     for one, other in zip(whole, rounds, strict=True):
         assert np.array_equal(one, other)
+
+
+@pytest.fixture
+def leaked(searched: Searched, network: Path) -> Path:
+    """The folder of results of the searched sets, as measure_leaks finds it."""
+    results = searched.folder / "results"
+    for name, folder in (("unlabeled", "u"), ("test", "test"), ("other", "other")):
+        (results / "features" / "net").mkdir(parents=True, exist_ok=True)
+        (results / "features" / "net" / name).symlink_to(searched.folder / folder)
+    (results / "duplicates").mkdir()
+    (results / "duplicates" / "unlabeled").symlink_to(searched.folder)
+    chosen = [(0, 1), (1, 2), (2, 7)]
+    columns: dict[str, object] = {name: [""] * 3 for name in ("key", "shard", "extension")}
+    columns |= {name: [1] * 3 for name in ("class_rank", "prediction_rank", "offset", "size_bytes")}
+    columns |= {"class_id": [0] * 3, "class_name": ["ant"] * 3, "score": [0.5] * 3}
+    columns |= {"log_odds": [0.0] * 3, "content_hash": [bytes(16)] * 3}
+    columns |= {"shard_id": [s for s, _ in chosen], "sample_index": [i for _, i in chosen]}
+    path = results / "selections" / "top" / "selection.parquet"
+    tables.write_table(path, columns, schemas.SELECTION)
+    return results
+
+
+def measure(results: Path, **changes: object) -> tuple[pd.DataFrame, dict]:
+    made_of = {
+        "leak_distance": None, "record_distance": 2.0, "max_pairs": 1000,
+        "remove": {"max_distance": 0.001}, "evaluation": ["other", "test"], "labelled": [],
+        "unlabeled": ["unlabeled"], "selections": {"top": "unlabeled"},
+        "num_parts": {"unlabeled": 1, "test": 2, "other": 1}, **changes,
+    }  # fmt: skip
+    leaks, summary = results / "duplicates/leaks.parquet", results / "duplicates/leaks.json"
+    measure_leaks.main(
+        settings.MeasureLeaks.model_validate(made_of), results, "net", leaks, summary
+    )
+    return pd.read_parquet(leaks), tables.read_json(summary)
+
+
+def test_leaks_are_found_in_u_and_in_what_was_selected_by_both_descriptors(leaked: Path) -> None:
+    leaks, summary = measure(leaked)
+    images = ["evaluation_dataset", "evaluation_shard_id", "evaluation_sample_index"]
+    found = {
+        where: sorted(map(tuple, rows[images].to_numpy().tolist()))
+        for where, rows in leaks.groupby(["source", "by"])
+    }
+    both = [("other", 0, 3), ("test", 0, 2)]
+    assert found[("unlabeled", "features")] == both
+    assert found[("top", "features")] == both
+    assert set(found[("top", "perceptual hash")]) >= set(both)
+    assert ("unlabeled", "perceptual hash") not in found
+    assert summary["cut"] == 0.001
+    assert summary["not_compared"] == {
+        "other": {}, "test": {}, "unlabeled": {"truncated_image": 2},
+    }  # fmt: skip
+
+
+def test_the_cut_of_leaks_is_what_removes_the_farthest(leaked: Path) -> None:
+    nearest = pd.read_parquet(leaked.parent / "nearest-00000.parquet").distance.sort_values()
+    _, summary = measure(leaked, remove={"closest": 5, "max_distance": 0.001})
+    assert summary["cut"] == pytest.approx(nearest.iloc[4])
+    assert measure(leaked, remove={})[1]["cut"] == 2.0
+    assert measure(leaked, leak_distance=0.25)[1]["cut"] == 0.25
+
+
+def test_pairs_that_may_have_been_dropped_are_said(leaked: Path) -> None:
+    assert measure(leaked)[1]["complete_to"] == {}
+    _, summary = measure(leaked, max_pairs=220)
+    assert 0 < summary["complete_to"]["unlabeled"] <= 2
+
+
+def test_calibration_measures_each_kind_against_its_original(
+    searched: Searched, tmp_path: Path, network: Path
+) -> None:
+    made_of = settings.CalibrateDuplicates(
+        num_images=2, seed=1, precision="float32", evaluation=searched.evaluation
+    )
+    manifests = [tmp_path / name / "manifest-00000.json" for name in ("other", "test")]
+    firsts = [searched.folder / name / "part-00000.parquet" for name in ("other", "test")]
+    for name in ("once", "twice"):
+        calibrate_duplicates.main(made_of, firsts, manifests, network, tmp_path / name, 1)
+    assert digest(tmp_path / "once") == digest(tmp_path / "twice")
+    found = pd.read_parquet(tmp_path / "once")
+    assert found.groupby("evaluation_dataset").size().to_dict() == {
+        name: 2 * len(KINDS) for name in ("other", "test")
+    }
+    assert (found.distance_to_others > 0).all()
+    row = found[found.kind == "mirrored"].iloc[0]
+    source = {"other": OTHER, "test": TEST}[row.evaluation_dataset]
+    content = source[row.evaluation_shard_id * 3 + row.evaluation_sample_index][1]["jpg"]
+    pixels = loader.decode(content).numpy().transpose(1, 2, 0)
+    fit = transforms.evaluation_transform(12, 12)
+    images = [fit(transforms.to_tensor(p)) for p in (pixels, pixels[:, ::-1].copy())]
+    one, other = models.observer(models.load(network), "float32", 1)(torch.stack(images))[1]
+    assert row.distance == pytest.approx(float((one - other).norm()), abs=2e-3)

@@ -158,3 +158,65 @@ rule make_review_page:
         " --evaluation-manifests {input.first_manifests:q}"
         " --page {output:q}"
         " > {log:q} 2>&1"
+
+
+# Needs: the evaluation sets, their features, the descriptor.
+# Makes: the distances of near-duplicates planted on purpose, so that a cut is chosen by looking.
+rule calibrate_duplicates:
+    input:
+        first_features=plan.first_evaluation_tables("part"),
+        first_manifests=plan.first_evaluation_manifests(),
+        evaluation=plan.evaluation_tables("part"),
+        evaluation_manifests=plan.evaluation_manifests,
+        evaluation_samples=ancient(plan.evaluation_samples),
+        weights=plan.descriptor_weights,
+    output:
+        "<results>/duplicates/calibration.parquet",
+    log:
+        "<results>/logs/calibrate_duplicates.log",
+    benchmark:
+        "<results>/benchmarks/calibrate_duplicates.tsv"
+    conda:
+        "../../envs/semisup.yaml"
+    params:
+        settings=plan.calibrate_duplicates,
+    shell:
+        "python -m semisup.steps.calibrate_duplicates"
+        " --settings {params.settings:q}"
+        " --evaluation-features {input.first_features:q}"
+        " --evaluation-manifests {input.first_manifests:q}"
+        " --weights {input.weights:q}"
+        " --calibration {output:q}"
+        " --workers {threads}"
+        " > {log:q} 2>&1"
+
+
+# Needs: the closest pairs of U and D, what their pixels tell, the selections.
+# Makes: the evaluation images with a near-duplicate in what may be learned from; the summary is
+#        small, so that leaks that come out the same make nothing stale.
+rule measure_leaks:
+    input:
+        pairs=plan.compared_pairs(),
+        nearest=plan.compared_nearest(),
+        images=plan.compared_images(),
+        evaluation=plan.evaluation_tables("images"),
+        selections=plan.compared_selections(),
+    output:
+        leaks="<results>/duplicates/leaks.parquet",
+        summary="<results>/duplicates/leaks.json",
+    log:
+        "<results>/logs/measure_leaks.log",
+    benchmark:
+        "<results>/benchmarks/measure_leaks.tsv"
+    conda:
+        "../../envs/semisup.yaml"
+    params:
+        settings=plan.measure_leaks,
+    shell:
+        "python -m semisup.steps.measure_leaks"
+        " --settings {params.settings:q}"
+        " --results $(dirname $(dirname {output.leaks:q}))"
+        f" --descriptor {plan.descriptor() or 'none'}"
+        " --leaks {output.leaks:q}"
+        " --summary {output.summary:q}"
+        " > {log:q} 2>&1"

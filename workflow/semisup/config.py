@@ -364,6 +364,20 @@ class Duplicates(Section):
         description="Pairs recorded, the closest of all. The closest evaluation image of each image "
         "within `record_distance` is always recorded.",
     )
+    leak_distance: float | None = Field(
+        None,
+        ge=0,
+        le=2,
+        description="What the report calls a leak: an evaluation image with an image at most this far "
+        "away in what models learn from. Default: the largest distance that `remove` removes.",
+    )
+    calibration_images: int = Field(
+        300,
+        ge=1,
+        le=100_000,
+        description="Evaluation images, of each set, of which near-duplicates are planted to see how "
+        "far away the descriptor puts them.",
+    )
     review_pairs: int = Field(
         5000, ge=1, le=20_000, description="Pairs on the review page, the closest."
     )

@@ -364,6 +364,50 @@ class Plan:
             classes=datasets.dataset_classes(self.config.datasets[self.config.evaluate.on[0]]),
         ).canonical()
 
+    def calibrate_duplicates(self, wildcards: Wildcards) -> str:
+        assert self.config.duplicates is not None
+        return settings.CalibrateDuplicates(
+            num_images=self.config.duplicates.calibration_images,
+            seed=self.config.seed,
+            precision=self.config.duplicates.precision,
+            evaluation=self._evaluation_sets(),
+        ).canonical()
+
+    def compared(self) -> list[str]:
+        """The datasets in which near-duplicates of evaluation images are looked for: all U, all D."""
+        return sorted(self.unlabeled | self._trained_on())
+
+    def compared_pairs(self) -> list[str]:
+        return [self.merged_pairs(name) for name in self.compared()]
+
+    def compared_images(self) -> list[str]:
+        return [path for name in self.compared() for path in self.feature_tables(name, "images")]
+
+    def compared_nearest(self) -> list[str]:
+        return [
+            p for name in sorted(self.unlabeled) for p in self.duplicate_tables(name, "nearest")
+        ]
+
+    def compared_selections(self) -> list[str]:
+        """The selections, by the summaries that change when they do."""
+        return [f"{self.results}/selections/{name}/summary.json" for name in self.config.selections]
+
+    def measure_leaks(self, wildcards: Wildcards) -> str:
+        duplicates = self.config.duplicates
+        assert duplicates is not None
+        named = {*self.compared(), *self.config.evaluate.on}
+        return settings.MeasureLeaks(
+            leak_distance=duplicates.leak_distance,
+            record_distance=duplicates.record_distance,
+            max_pairs=duplicates.max_pairs,
+            remove=duplicates.remove,
+            evaluation=sorted(self.config.evaluate.on),
+            labelled=sorted(self._trained_on()),
+            unlabeled=sorted(self.unlabeled),
+            selections={name: s.unlabeled for name, s in self.config.selections.items()},
+            num_parts={name: len(self.parts(name)) for name in sorted(named)},
+        ).canonical()
+
     def find_copies(self, wildcards: Wildcards) -> str:
         return settings.FindCopies(
             num_parts=len(self.parts(wildcards.dataset)), evaluation=self._evaluation_sets()
@@ -542,6 +586,8 @@ class Plan:
             "pairs": [
                 self.merged_pairs(name) for name in sorted(self.unlabeled) if config.duplicates
             ],
+            "calibration": [f"{base}/duplicates/calibration.parquet"] if config.duplicates else [],
+            "leaks": [f"{base}/duplicates/leaks.json"] if config.duplicates else [],
             "reviews": [
                 f"{base}/duplicates/{name}/review.html"
                 for name in sorted(self.unlabeled)

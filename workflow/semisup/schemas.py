@@ -138,6 +138,33 @@ NEAR_COPIES = pa.schema(
     ]
 )
 
+# results/duplicates/calibration.parquet: near-duplicates planted on purpose. Order: evaluation
+# dataset, identity, kind.
+CALIBRATION = pa.schema(
+    [
+        *MATCH,
+        _field("kind", pa.string(), "what was done to the evaluation image"),
+        DISTANCE,
+        _field(
+            "distance_to_others",
+            pa.float32(),
+            "to the closest other evaluation image; 2 where there is none",
+        ),
+        _field("bits", pa.int32(), "in which the perceptual hashes differ, of 64"),
+    ]
+)
+
+# results/duplicates/leaks.parquet: evaluation images with a near-duplicate in what may be learned
+# from. Order: as the step finds them, then evaluation dataset, identity.
+LEAKS = pa.schema(
+    [
+        _field("source", pa.string(), "a dataset or a selection"),
+        _field("by", pa.string(), "features or perceptual hash"),
+        *MATCH,
+        _field("distance", pa.float32(), "of the closest; between hashes: bits that differ"),
+    ]
+)
+
 # A shard that is scored while its part is not yet: one row per sample of the shard, in order.
 SHARD_SCORES = pa.schema(
     [

@@ -115,6 +115,32 @@ class MakeReviewPage(Settings):
     classes: list[str]
 
 
+class CalibrateDuplicates(Settings):
+    version: Literal[1] = 1
+    num_images: int
+    seed: int
+    precision: str
+    evaluation: dict[str, int]
+
+
+class MeasureLeaks(Settings):
+    """``num_parts``: of every dataset named here. ``selections``: the unlabelled dataset of each.
+
+    ``leak_distance``: None for the largest distance that ``remove`` removes.
+    """
+
+    version: Literal[1] = 1
+    leak_distance: float | None
+    record_distance: float
+    max_pairs: int
+    remove: Remove
+    evaluation: list[str]
+    labelled: list[str]
+    unlabeled: list[str]
+    selections: dict[str, str]
+    num_parts: dict[str, int]
+
+
 class ScoreShards(Settings):
     version: Literal[4] = 4
     classes_per_image: int
@@ -177,5 +203,5 @@ class Evaluate(Settings):
 class Report(Settings):
     """The whole configuration: the report shows it."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     config: dict[str, object]
