@@ -113,6 +113,12 @@ def lay_out(plan: Plan) -> Laid:
         ]
         for function in searches:
             calls[function] = searched
+        if config.duplicates.within_unlabeled:
+            cells = [plan.train_cells, plan.merge_near_copies, plan.sorted_parts]
+            for function in [*cells, plan.near_copies_groups, plan.dataset_features]:
+                calls[function] = searched
+            for function in (plan.sort_into_cells, plan.find_near_copies):
+                calls[function] = [{**where, "part": "00001"} for where in searched]
         if plan.read_with:
             for function in (plan.score_and_describe, plan.read_with_weights):
                 calls[function] = [{}]
@@ -504,7 +510,8 @@ def test_the_rules_name_only_methods_of_the_plan() -> None:
 
 
 def test_every_method_the_rules_name_is_laid_out_by_these_tests() -> None:
-    plans = make(), make(duplicates__read_with="teacher")
+    within = {"max_distance": 0.1, "cells": 3}
+    plans = make(duplicates__within_unlabeled=within), make(duplicates__read_with="teacher")
     laid = {key.split()[0] for plan in plans for key in lay_out(plan)}
     named = set(re.findall(r"(?:params:\s+settings=|=|ancient\()plan\.(\w+)(?=[,)])", RULES))
     assert named - laid <= {

@@ -335,6 +335,21 @@ class Remove(Section):
     )
 
 
+class WithinUnlabeled(Section):
+    """Near-duplicates within an unlabelled dataset; absent: they are not looked for."""
+
+    max_distance: float = Field(
+        ge=0, le=2, description="Images this close to an earlier, kept one are near-copies of it."
+    )
+    cells: int = Field(
+        1024,
+        ge=1,
+        le=1_000_000,
+        description="Only images of one cell are compared, so that some pairs are missed: more cells "
+        "are faster, fewer miss less. About a cell for 10,000 images.",
+    )
+
+
 class Duplicates(Section):
     """Near-duplicates of evaluation images in U, and what to do about them."""
 
@@ -363,6 +378,9 @@ class Duplicates(Section):
         le=100_000_000,
         description="Pairs recorded, the closest of all. The closest evaluation image of each image "
         "within `record_distance` is always recorded.",
+    )
+    within_unlabeled: WithinUnlabeled | None = Field(
+        None, description="Look for near-duplicates within U too, approximately; off by default."
     )
     leak_distance: float | None = Field(
         None,

@@ -38,7 +38,7 @@ def read_features(path: Path) -> Iterator[Features]:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group)
             if len(table):
-                yield Features(tables.identity(table), _unpack(table["feature"], path))
+                yield Features(tables.identity(table), unpack(table["feature"], path))
 
 
 def read_all(paths: list[Path]) -> Features:
@@ -63,7 +63,8 @@ def check_dimensions(first: Features, *others: Features, path: Path) -> None:
         )
 
 
-def _unpack(column: pa.ChunkedArray, path: Path) -> np.ndarray:
+def unpack(column: pa.ChunkedArray, path: Path) -> np.ndarray:
+    """The stored features as float16 (rows, dimensions); ``path`` is for the message."""
     packed = column.combine_chunks()
     lengths = pc.binary_length(packed)
     size = lengths[0].as_py()

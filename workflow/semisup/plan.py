@@ -7,7 +7,15 @@ name a method of :class:`Plan`. Paths start with ``results``, the folder of the 
 from typing import Any, Protocol
 
 from semisup import datasets, settings
-from semisup.config import TORCHVISION, Config, Dataset, Model, Recipe, Selection
+from semisup.config import (
+    TORCHVISION,
+    Config,
+    Dataset,
+    Model,
+    Recipe,
+    Selection,
+    WithinUnlabeled,
+)
 from semisup.stages import (
     candidate_name,
     shape,
@@ -20,6 +28,7 @@ from semisup.stages import (
 )
 
 MAX_PACKED_PARTS = 256
+MAX_CELL_GROUPS = 256
 
 
 class Wildcards(Protocol):
@@ -364,6 +373,50 @@ class Plan:
             classes=datasets.dataset_classes(self.config.datasets[self.config.evaluate.on[0]]),
         ).canonical()
 
+    # --- near-duplicates within U ---------------------------------------------------------
+
+    @property
+    def _within(self) -> WithinUnlabeled | None:
+        return self.config.duplicates.within_unlabeled if self.config.duplicates else None
+
+    @property
+    def _num_groups(self) -> int:
+        return min(self._within.cells, MAX_CELL_GROUPS) if self._within else 1
+
+    def dataset_features(self, wildcards: Wildcards) -> list[str]:
+        return self.feature_tables(wildcards.dataset, "part")
+
+    def sorted_parts(self, wildcards: Wildcards) -> list[str]:
+        return self.duplicate_tables(wildcards.dataset, "cells")
+
+    def near_copies_groups(self, wildcards: Wildcards) -> list[str]:
+        folder = f"{self.results}/duplicates/{wildcards.dataset}"
+        return [f"{folder}/near_copies-{group:05d}.parquet" for group in range(self._num_groups)]
+
+    def train_cells(self, wildcards: Wildcards) -> str:
+        assert self._within is not None
+        return settings.TrainCells(
+            num_parts=len(self.parts(wildcards.dataset)),
+            num_cells=self._within.cells,
+            seed=self.config.seed,
+        ).canonical()
+
+    def sort_into_cells(self, wildcards: Wildcards) -> str:
+        return settings.SortIntoCells(num_groups=self._num_groups).canonical()
+
+    def find_near_copies(self, wildcards: Wildcards) -> str:
+        assert self._within is not None
+        return settings.FindNearCopies(
+            num_parts=len(self.parts(wildcards.dataset)),
+            group=int(wildcards.part),
+            max_distance=self._within.max_distance,
+        ).canonical()
+
+    def merge_near_copies(self, wildcards: Wildcards) -> str:
+        return settings.MergeNearCopies(num_groups=self._num_groups).canonical()
+
+    # --- calibration and leaks ------------------------------------------------------------
+
     def calibrate_duplicates(self, wildcards: Wildcards) -> str:
         assert self.config.duplicates is not None
         return settings.CalibrateDuplicates(
@@ -498,7 +551,8 @@ class Plan:
         return self.selection_nearest(wildcards)[:1]
 
     def selection_near_copies(self, wildcards: Wildcards) -> list[str]:
-        return []
+        folder = f"{self.results}/duplicates/{self._selection(wildcards).unlabeled}"
+        return [f"{folder}/near_copies.parquet"] if self._within else []
 
     def selection_copies(self, wildcards: Wildcards) -> list[str]:
         folder = f"{self.results}/duplicates/{self._selection(wildcards).unlabeled}"

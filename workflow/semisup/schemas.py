@@ -127,6 +127,20 @@ COPIES = pa.schema(
     ]
 )
 
+# results/duplicates/{dataset}/centroids.parquet: the cells in which U is compared with itself.
+# Order: cell.
+CENTROIDS = pa.schema([_field("feature", pa.binary(), "centroid, float16", compression="none")])
+
+# results/duplicates/{dataset}/cells-{part}.parquet: the images of a part by cell; a row group for
+# each group of cells. Order: group, cell, identity.
+CELLS = pa.schema(
+    [
+        _field("cell", pa.int32(), "whose centroid is the closest"),
+        *IDENTITY,
+        *(field for field in FEATURES if field.name == "feature"),
+    ]
+)
+
 # results/duplicates/{dataset}/near_copies.parquet: images close to an earlier image of their
 # dataset that is kept. Order: identity.
 NEAR_COPIES = pa.schema(

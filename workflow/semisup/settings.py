@@ -115,6 +115,30 @@ class MakeReviewPage(Settings):
     classes: list[str]
 
 
+class TrainCells(Settings):
+    version: Literal[1] = 1
+    num_parts: int
+    num_cells: int
+    seed: int
+
+
+class SortIntoCells(Settings):
+    version: Literal[1] = 1
+    num_groups: int
+
+
+class FindNearCopies(Settings):
+    version: Literal[1] = 1
+    num_parts: int
+    group: int
+    max_distance: float
+
+
+class MergeNearCopies(Settings):
+    version: Literal[1] = 1
+    num_groups: int
+
+
 class CalibrateDuplicates(Settings):
     version: Literal[1] = 1
     num_images: int
