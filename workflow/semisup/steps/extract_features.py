@@ -14,6 +14,7 @@ import torch
 from semisup import features as stored
 from semisup import memory, models, passes, schemas, settings, tables, tars
 from semisup.steps import run
+from semisup.tables import DataError
 
 log = logging.getLogger("semisup")
 
@@ -85,6 +86,8 @@ def write_part(committed: passes.Committed, features: Path, images: Path) -> Non
             start += len(vectors)
 
     tables.write_blocks(features, blocks(), schemas.FEATURES)
+    if wrong := int((has_feature & (status != tars.OK)).sum()):
+        raise DataError(f"{features}: {wrong} failed images have a feature; this is a bug.")
     zero = (status == tars.OK) & ~has_feature
     status[zero], reason[zero] = ZERO_FEATURE, "the descriptor gives only zeros"
     columns = {name: described[name] for name in ("pixel_hash", "perceptual_hash")}
