@@ -332,15 +332,14 @@ def leaked(searched: Searched, network: Path) -> Path:
 
 def measure(results: Path, **changes: object) -> tuple[pd.DataFrame, dict]:
     made_of = {
+        "descriptor": "net",
         "leak_distance": None, "record_distance": 2.0, "max_pairs": 1000,
         "remove": {"max_distance": 0.001}, "evaluation": ["other", "test"], "labelled": [],
         "unlabeled": ["unlabeled"], "selections": {"top": "unlabeled"},
         "num_parts": {"unlabeled": 1, "test": 2, "other": 1}, **changes,
     }  # fmt: skip
     leaks, summary = results / "duplicates/leaks.parquet", results / "duplicates/leaks.json"
-    measure_leaks.main(
-        settings.MeasureLeaks.model_validate(made_of), results, "net", leaks, summary
-    )
+    measure_leaks.main(settings.MeasureLeaks.model_validate(made_of), results, leaks, summary)
     return pd.read_parquet(leaks), tables.read_json(summary)
 
 

@@ -216,7 +216,6 @@ rule measure_leaks:
         "python -m semisup.steps.measure_leaks"
         " --settings {params.settings:q}"
         " --results $(dirname $(dirname {output.leaks:q}))"
-        f" --descriptor {plan.descriptor() or 'none'}"
         " --leaks {output.leaks:q}"
         " --summary {output.summary:q}"
         " > {log:q} 2>&1"

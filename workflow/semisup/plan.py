@@ -450,6 +450,7 @@ class Plan:
         assert duplicates is not None
         named = {*self.compared(), *self.config.evaluate.on}
         return settings.MeasureLeaks(
+            descriptor=self.descriptor(),
             leak_distance=duplicates.leak_distance,
             record_distance=duplicates.record_distance,
             max_pairs=duplicates.max_pairs,

@@ -154,6 +154,7 @@ class MeasureLeaks(Settings):
     """
 
     version: Literal[1] = 1
+    descriptor: str
     leak_distance: float | None
     record_distance: float
     max_pairs: int

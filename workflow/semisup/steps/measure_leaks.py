@@ -19,7 +19,6 @@ log = logging.getLogger("semisup")
 def main(
     settings: settings.MeasureLeaks,
     results: Path,
-    descriptor: str,
     leaks: Path,
     summary: Path,
 ) -> None:
@@ -27,7 +26,7 @@ def main(
 
     Of U by features alone: comparing a billion hashes is left out, what is selected is not.
     """
-    features = results / "features" / descriptor
+    features = results / "features" / settings.descriptor
     evaluation = {
         name: read_hashes(_parts(features / name, "images", settings.num_parts[name]))
         for name in sorted(settings.evaluation)
