@@ -32,6 +32,7 @@ pathvars:
 include: "workflow/rules/datasets.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/duplicates.smk"
+include: "workflow/rules/within.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/select.smk"
 include: "workflow/rules/evaluate.smk"

@@ -68,11 +68,11 @@ def make_teacher(folder: Path, arch: str) -> None:
     model = models.build(arch, NUM_CLASSES)
     names = [str(i) for i in range(NUM_CLASSES)]
     weights = models.Weights(arch, 224, 256, names, model.state_dict())
-    describe = models.describer(weights, 2)
+    describe = models.observer(weights, "float32", 2)
     samples = read_samples([folder / "whole" / "manifest-00000.json"])
     rows = np.arange(NUM_IMAGES)
     batches = loader.evaluation_batches(samples, rows, 224, 256, 64, 0)
-    features = torch.cat([describe(batch.images_NCHW) for batch in batches]).numpy()
+    features = torch.cat([describe(batch.images_NCHW).features_ND for batch in batches]).numpy()
     # The network gives features before they are normalised: their mean length makes up for it.
     clusters = KMeans(NUM_CLASSES, random_state=0, n_init=3).fit_predict(features)
     fitted = LogisticRegression(C=1e4, max_iter=2000).fit(features, clusters)

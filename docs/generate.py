@@ -34,6 +34,7 @@ SECTIONS: list[type[BaseModel]] = [
     config.Recipe,
     config.Score,
     config.Duplicates,
+    config.WithinUnlabeled,
     config.Remove,
     config.Evaluate,
     config.Pack,

@@ -159,8 +159,8 @@ FORM: dict[str, tuple[dict[str, Any], str]] = {
         "models.teacher.train.recipes: unknown key; did you mean recipe? known here: on, recipe.",
     ),
     "unknown key of an optional section": (
-        {"duplicates.remove.nearest": 1},
-        "duplicates.remove.nearest: unknown key; known here: closest, max_distance, ",
+        {"duplicates.remove.farthest": 1},
+        "duplicates.remove.farthest: unknown key; known here: closest, max_distance, ",
     ),
     "unknown key unlike any": ({"zzz": 1}, "zzz: unknown key; known here: "),
     "key of another case": ({"Seed": 1}, "Seed: unknown key; did you mean seed?"),
@@ -303,6 +303,10 @@ NAMES: dict[str, tuple[dict[str, Any], str]] = {
     "a descriptor": (
         {"duplicates.descriptor": "resnet18"},
         "duplicates.descriptor: 'resnet18' does not exist; there are: teacher, ",
+    ),
+    "a teacher that describes too": (
+        {"duplicates.read_with": "student"},
+        "duplicates.read_with: 'student' does not exist; there are: teacher.",
     ),
     "a dataset to evaluate on": (
         {"evaluate.on": ["tset"]}, "evaluate.on: 'tset' does not exist; did you mean test?"

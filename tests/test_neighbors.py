@@ -1,33 +1,118 @@
-"""Near neighbours, against brute force."""
+"""Near neighbours, against brute force in exact arithmetic and against Faiss."""
 
+import math
+from fractions import Fraction
+
+import faiss
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as options
+from hypothesis import strategies as st
 
+from semisup import neighbors
 from semisup.neighbors import Neighbors
 
 
 def features(count: int, seed: int, dimensions: int = 16) -> np.ndarray:
     x = np.random.default_rng(seed).normal(size=(count, dimensions)).astype(np.float32)
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float16)
 
 
-@pytest.mark.parametrize("distance", [0.5, 0.9, 1.2])
-def test_pairs_are_those_of_brute_force(distance):
-    index, queries = features(60, 0), features(80, 1)
-    exact = np.linalg.norm(queries[:, None].astype(np.float64) - index[None], axis=2)
-    expected = np.argwhere(exact.astype(np.float32) <= np.float32(distance))
-    pairs = Neighbors(index).within(queries, distance)
-    assert np.stack([pairs.query, pairs.match], 1).tolist() == expected.tolist()
-    assert pairs.distance == pytest.approx(exact[expected[:, 0], expected[:, 1]], abs=1e-6)
+def search(index: np.ndarray, queries: np.ndarray, distance: float) -> list[tuple[int, int, float]]:
+    found = list(Neighbors(index, distance).within(queries))
+    rows = [row for pairs in found for row in zip(*(c.tolist() for c in pairs), strict=True)]
+    return sorted(rows)
 
 
-def test_the_distance_of_equal_features_is_exactly_zero():
+def brute_force(index: np.ndarray, queries: np.ndarray, distance: float) -> list[tuple]:
+    squares = ((queries[:, None].astype(np.float64) - index[None].astype(np.float64)) ** 2).sum(2)
+    exact = np.sqrt(squares).astype(np.float32)
+    return [
+        (i, j, float(exact[i, j])) for i, j in np.argwhere(exact <= np.float32(distance)).tolist()
+    ]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, float]:
+    """Features with ties, near-duplicates, zero vectors; a distance that some pair may have."""
+    dimensions = draw(st.sampled_from([3, 16, 40, 100]))
+    index = features(draw(st.integers(1, 30)), draw(st.integers(0, 99)), dimensions)
+    queries = features(draw(st.integers(1, 30)), draw(st.integers(100, 199)), dimensions)
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    for row in range(0, len(queries), 3):
+        noise = rng.normal(size=dimensions) * draw(st.sampled_from([0, 1e-4, 1e-2, 0.2]))
+        queries[row] = (index[rng.integers(len(index))] + noise).astype(np.float16)
+    if draw(st.booleans()):
+        index[rng.integers(len(index))] = index[0]
+        queries[rng.integers(len(queries))] = queries[0]
+    if draw(st.booleans()):
+        queries[rng.integers(len(queries))] = 0
+        index[rng.integers(len(index))] = 0
+    if draw(st.booleans()):  # exactly the distance of a pair
+        some = queries[rng.integers(len(queries))].astype(float) - index[rng.integers(len(index))]
+        return index, queries, float(np.float32(math.sqrt((some**2).sum())))
+    return index, queries, draw(st.sampled_from([0.0, 0.05, 0.3, 0.9, 1.4, 2.0]))
+
+
+@options(max_examples=60)
+@given(cases(), st.sampled_from([torch.float32, torch.bfloat16]), st.sampled_from([4, 2048]))
+def test_pairs_and_distances_are_those_of_brute_force(case, dtype, tile) -> None:
+    index, queries, distance = case
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbors, "PREFIXES", (2, 8, 32))
+        patch.setattr(neighbors, "TILE", tile)
+        patch.setattr(neighbors, "_is_bfloat16_fast", lambda device: dtype == torch.bfloat16)
+        assert search(index, queries, distance) == brute_force(index, queries, distance)
+
+
+@pytest.mark.parametrize("prefix", [1, 8, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_prefix_loses_a_pair(prefix, dtype, monkeypatch) -> None:
+    """The bound, at its tightest: pairs at all distances around the threshold."""
+    monkeypatch.setattr(neighbors, "_is_bfloat16_fast", lambda device: dtype == torch.bfloat16)
+    index = features(50, 1, 64)
+    away = np.linspace(0.25, 0.35, 50)[:, None] * features(50, 2, 64)
+    queries = (index + away).astype(np.float16)
+    index_of = Neighbors(index, 0.3)
+    index_of.prefix = prefix
+    index_of.short, index_of.shortest = index_of._shorten(index_of.index, prefix)
+    found = [tuple(row) for p in index_of.within(queries) for row in zip(*p[:2], strict=True)]
+    assert sorted(found) == [(i, j) for i, j, _ in brute_force(index, queries, 0.3)]
+    assert 10 < len(found) < 45
+
+
+def test_pairs_are_those_of_faiss() -> None:
+    index, queries = features(3000, 1, 64), features(5000, 2, 64)
+    queries[:500] = index[:500]
+    queries[500:1000] = (index[500:1000] + 0.03 * features(500, 3, 64)).astype(np.float16)
+    flat = faiss.IndexFlatL2(64)
+    flat.add(index.astype(np.float32))
+    for distance in (0.02, 0.3, 0.8):
+        limits, _, labels = flat.range_search(queries.astype(np.float32), distance**2)
+        rows = np.repeat(np.arange(len(queries)), np.diff(limits.astype(np.int64)))
+        found = [(i, j) for i, j, _ in search(index, queries, distance)]
+        assert found == sorted(zip(rows.tolist(), labels.tolist(), strict=True))
+
+
+def test_distances_are_exact_and_rounded_once() -> None:
+    index, queries = features(5, 7, 33), features(6, 8, 33)
+    for query, match, distance in search(index, queries, 2.0):
+        differences = [
+            Fraction(float(a)) - Fraction(float(b))
+            for a, b in zip(queries[query], index[match], strict=True)
+        ]
+        square = sum(d * d for d in differences)
+        assert Fraction(float(square)) == square  # a float64 holds it whole
+        assert distance == float(np.float32(math.sqrt(float(square))))
+
+
+def test_the_distance_of_equal_features_is_exactly_zero() -> None:
     same = features(5, 2)
-    pairs = Neighbors(same).within(same, 0.0)
-    assert pairs.query.tolist() == pairs.match.tolist() == [0, 1, 2, 3, 4]
-    assert pairs.distance.tolist() == [0] * 5
+    assert search(same, same, 0.0) == [(i, i, 0.0) for i in range(5)]
 
 
-def test_every_match_of_one_image_is_found_not_only_the_closest():
+def test_every_match_of_one_image_is_found_not_only_the_closest() -> None:
     index = np.repeat(features(1, 3), 4, axis=0)
-    assert len(Neighbors(index).within(index[:1], 0.1).match) == 4
+    assert [match for _, match, _ in search(index, index[:1], 0.1)] == [0, 1, 2, 3]

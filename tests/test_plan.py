@@ -56,6 +56,7 @@ def lay_out(plan: Plan) -> Laid:
     ]
     imported = [{"model": name} for name, model in config.models.items() if model.weights]
     scored = [{"teacher": s.teacher, "unlabeled": s.unlabeled} for s in config.selections.values()]
+    searched = [{"dataset": name} for name in sorted(plan.unlabeled)]
     selections = [{"selection": name} for name in config.selections]
     packed = [
         {"selection": name, "part": f"{part:05d}"}
@@ -81,9 +82,7 @@ def lay_out(plan: Plan) -> Laid:
         plan.count_images: scored,
         plan.unlabeled_manifests: scored,
         plan.unlabeled_samples: scored,
-        plan.find_copies: scored,
-        plan.merge_duplicates: scored,
-        plan.duplicate_parts: scored,
+        plan.duplicate_parts: searched,
         plan.select: selections,
         plan.selection_scores: selections,
         plan.selection_manifests: selections,
@@ -91,7 +90,9 @@ def lay_out(plan: Plan) -> Laid:
         plan.selection_classes: selections,
         plan.selection_counts: selections,
         plan.selection_failures: selections,
-        plan.selection_pairs: selections,
+        plan.selection_nearest: selections,
+        plan.first_selection_nearest: selections,
+        plan.selection_near_copies: selections,
         plan.selection_copies: selections,
         plan.reviewed: selections,
         plan.pack_selection: packed,
@@ -101,8 +102,26 @@ def lay_out(plan: Plan) -> Laid:
         plan.report: [{}],
     }
     if config.duplicates:
-        for function in (plan.extract_features, plan.find_duplicates, plan.descriptor_weights):
+        once = [plan.extract_features, plan.find_duplicates, plan.descriptor_weights]
+        for function in [*once, plan.calibrate_duplicates, plan.measure_leaks]:
             calls[function] = [{}]
+        searches = [
+            plan.merge_duplicates,
+            plan.find_copies,
+            plan.fingerprints,
+            plan.make_review_page,
+        ]
+        for function in searches:
+            calls[function] = searched
+        if config.duplicates.within_unlabeled:
+            cells = [plan.train_cells, plan.merge_near_copies, plan.sorted_parts]
+            for function in [*cells, plan.near_copies_groups, plan.dataset_features]:
+                calls[function] = searched
+            for function in (plan.sort_into_cells, plan.find_near_copies):
+                calls[function] = [{**where, "part": "00001"} for where in searched]
+        if plan.read_with:
+            for function in (plan.score_and_describe, plan.read_with_weights):
+                calls[function] = [{}]
     return {
         f"{function.__name__} {' '.join(where.values())}".strip(): function(at(**where))
         for function, jobs in calls.items()
@@ -331,7 +350,7 @@ def test_without_duplicates_nothing_is_removed_and_nothing_is_read_for_it() -> N
     made = step_settings.Select.model_validate_json(plan.select(at(selection="top")))
     assert made.remove is None
     job = at(selection="top")
-    assert plan.selection_pairs(job) == plan.selection_copies(job) == plan.reviewed(job) == []
+    assert plan.selection_nearest(job) == plan.selection_copies(job) == plan.reviewed(job) == []
     assert plan.report_inputs()["pairs"] == []
     assert plan.descriptor() == ""
 
@@ -351,6 +370,18 @@ def test_a_review_is_read(tmp_path: Path) -> None:
     (tmp_path / "review.csv").touch()
     plan = make(duplicates__remove__reviewed=f"{tmp_path}/review.csv")
     assert plan.reviewed(at(selection="top")) == [f"{tmp_path}/review.csv"]
+
+
+def test_features_are_made_by_one_rule_or_by_the_other() -> None:
+    alone, together = make(), make(duplicates__read_with="teacher")
+    assert (alone.read_once(False), alone.read_once(True)) == (
+        "labeled|unlabeled|validation|test", "$^",
+    )  # fmt: skip
+    assert (together.read_once(False), together.read_once(True)) == (
+        "labeled|validation|test", "unlabeled",
+    )  # fmt: skip
+    assert together.other_teachers() == "student|baseline"
+    assert together.scores_read_with == "results/scores/teacher"
 
 
 # --- results -------------------------------------------------------------------------------
@@ -406,8 +437,11 @@ def test_the_settings_of_every_job_are_canonical_json_of_its_step() -> None:
         ({"selections__top__fraction": 0.5}, {"select top"}),
         ({"selections__top__variant": "zipf"}, {"select top"}),
         ({"selections__top__rank_by": "logit"}, {"select top"}),
-        ({"duplicates__remove__closest": 4}, {"select top"}),
-        ({"duplicates__record_distance": 0.6}, {"find_duplicates"}),
+        ({"duplicates__remove__closest": 4}, {"select top", "measure_leaks"}),
+        ({"duplicates__leak_distance": 0.1}, {"measure_leaks"}),
+        ({"duplicates__calibration_images": 9}, {"calibrate_duplicates"}),
+        ({"duplicates__review_pairs": 9}, {"make_review_page unlabeled"}),
+        ({"duplicates__record_distance": 0.6}, {"find_duplicates", "measure_leaks"}),
         ({"recipes__pretrain__base_lr": 0.2}, {"train student pretrain"}),
         ({"recipes__finetune__flip": False}, {"train student finetune"}),
         ({"recipes__finetune__images": 51},
@@ -415,7 +449,9 @@ def test_the_settings_of_every_job_are_canonical_json_of_its_step() -> None:
         ({"recipes__supervised__images": 999}, {"train teacher train"}),
         ({"models__student__arch": "cifar_resnet8_w4"},
          {"train student pretrain", "train student finetune", "train baseline train"}),
-        ({"score__batch_size": 8}, {"score_shards teacher unlabeled"}),
+        ({"duplicates__max_pairs": 9}, {"find_duplicates", "merge_duplicates unlabeled", "measure_leaks"}),
+        ({"duplicates__precision": "bfloat16"}, {"extract_features", "calibrate_duplicates"}),
+        ({"score__batch_size": 8}, {"score_shards teacher unlabeled", "extract_features"}),
         ({"pack__samples_per_shard": 100}, {"pack_selection top 00000"}),
         ({"datasets__labeled__classes": DIGITS.classes}, set()),
         ({"datasets__unlabeled__num_shards": 3}, set()),
@@ -430,7 +466,7 @@ def test_a_changed_key_changes_only_the_jobs_that_depend_on_it(
 
 def test_the_seed_changes_what_is_random_and_nothing_else() -> None:
     changed = {key.split()[0] for key in differing(lay_out(make()), lay_out(make(seed=8)))}
-    assert changed == {"make_digits", "train", "pack_selection"}
+    assert changed == {"make_digits", "train", "pack_selection", "calibrate_duplicates"}
     for drawn in ({"fraction": 0.5}, {"variant": "random", "classes_per_image": None}):
         changes = {f"selections__top__{key}": value for key, value in drawn.items()}
         changes["datasets__unlabeled__labels"] = True
@@ -474,7 +510,9 @@ def test_the_rules_name_only_methods_of_the_plan() -> None:
 
 
 def test_every_method_the_rules_name_is_laid_out_by_these_tests() -> None:
-    laid = {key.split()[0] for key in lay_out(make())}
+    within = {"max_distance": 0.1, "cells": 3}
+    plans = make(duplicates__within_unlabeled=within), make(duplicates__read_with="teacher")
+    laid = {key.split()[0] for plan in plans for key in lay_out(plan)}
     named = set(re.findall(r"(?:params:\s+settings=|=|ancient\()plan\.(\w+)(?=[,)])", RULES))
     assert named - laid <= {
         "make_cifar10", "pack_folder", "import_weights", "weights_file", "dataset_manifests",

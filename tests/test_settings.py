@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from semisup import settings as step_settings
 from semisup.config import Recipe, Remove
-from semisup.settings import Evaluate, Report, Select, Settings, Train
+from semisup.settings import Evaluate, ExtractFeatures, Report, ScoreShards, Select, Settings, Train
 
 KINDS = [
     kind
@@ -25,8 +25,14 @@ values = {
     list[int] | None: st.none() | st.lists(st.integers(), max_size=3),
     list[str] | None: st.none() | st.lists(text, max_size=3),
     int | None: st.none() | st.integers(),
+    dict[str, str]: st.dictionaries(text, text),
+    float | None: st.none() | st.floats(0, 2),
+    Remove: st.builds(Remove, closest=st.integers(0, 9)),
     Recipe: st.builds(Recipe, images=st.integers(1, 10**9), base_lr=st.floats(1e-9, 10.0)),
     Remove | None: st.none() | st.builds(Remove, closest=st.integers(0, 9)),
+    ScoreShards: st.builds(ScoreShards, classes_per_image=st.integers(1, 9)),
+    ExtractFeatures: st.builds(ExtractFeatures, batch_size=st.integers(1, 9)),
+    dict[str, int]: st.dictionaries(text, st.integers(1, 9)),
     dict[str, object]: st.dictionaries(text, text | st.integers() | st.lists(text, max_size=2)),
 }
 

@@ -191,7 +191,11 @@ def test_removed_and_broken_images_are_explained(run, monkeypatch, capsys):
         pd.read_parquet(p) for p in (run / "results/datasets/unlabeled").glob("samples-*")
     ).set_index(["shard_id", "sample_index"])
     text = explained(run, monkeypatch, capsys, index.key[(copy.shard_id, copy.sample_index)])
-    assert "removed: the same bytes as sample" in text or "not scored" in text
+    assert (
+        "removed: the same bytes as sample" in text
+        or "the same pixels" in text
+        or "not scored" in text
+    )
     failures = pd.read_parquet(run / "results/scores/teacher/unlabeled/failures.parquet")
     bomb = failures[failures.status == "too_many_pixels"].iloc[0]
     assert "not scored: too_many_pixels" in explained(run, monkeypatch, capsys, bomb.key)
@@ -303,7 +307,7 @@ def test_no_temporary_file_is_left(run):
 
 EVALUATE = {"evaluate", "report"}
 FINETUNE = {"finetune_candidate", "evaluate_candidate", "choose_candidate", *EVALUATE}
-AFTER_SELECT = {"select", "pack_selection", "pretrain", *FINETUNE}
+AFTER_SELECT = {"select", "pack_selection", "pretrain", "measure_leaks", *FINETUNE}
 SWEEP = {"base_lr": [0.1, 0.4, 0.2], "choose_on": "validation"}
 
 

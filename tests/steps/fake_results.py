@@ -92,6 +92,8 @@ def make_results(
             _find_duplicates(plan, unlabeled)
     for name in plan.config.selections:
         select(plan, name, BROKEN)
+    if plan.config.duplicates:
+        _measure_leaks(plan)
     for name, model in plan.config.models.items():
         for stage in trainings(model):
             _train(plan, name, stage)
@@ -146,13 +148,50 @@ def _find_duplicates(plan: Plan, unlabeled: str) -> None:
         "distance": np.array([0.05, 0.1, 0.15, 0.2], np.float32),
     }
     tables.write_table(folder / "pairs.parquet", pairs, schemas.DUPLICATES)
+    nearest = {name: pairs[name] for name in schemas.NEAREST.names}
+    first, *others = plan.duplicate_tables(unlabeled, "nearest")
+    tables.write_table(Path(first), nearest, schemas.NEAREST)
+    for path in map(Path, others):
+        tables.write_table(path, {name: [] for name in nearest}, schemas.NEAREST)
     copies = {
         "shard_id": [1],
         "sample_index": [3],
+        "first_dataset": [unlabeled],
         "first_shard_id": [1],
         "first_sample_index": [2],
+        "same": ["bytes"],
     }
     tables.write_table(folder / "copies.parquet", copies, schemas.COPIES)
+
+
+def _measure_leaks(plan: Plan) -> None:
+    """Test images 0 and 1 are leaked into D, 38 and 39 into every selection; one has no feature."""
+    folder = Path(f"{plan.results}/duplicates")
+    sources = [("labeled", 0), ("labeled", 1)]
+    sources += [(name, i) for name in plan.config.selections for i in (38, 39)]
+    leaks = {
+        "source": [source for source, _ in sources],
+        "by": ["features" if i % 2 else "perceptual hash" for _, i in sources],
+        "evaluation_dataset": ["test"] * len(sources),
+        "evaluation_shard_id": [0] * len(sources),
+        "evaluation_sample_index": [i for _, i in sources],
+        "distance": [0.05] * len(sources),
+    }
+    tables.write_table(folder / "leaks.parquet", leaks, schemas.LEAKS)
+    summary = {"cut": 0.1, "complete_to": {"unlabeled": 0.08}, "repeated_hashes": {"test": 3}}
+    summary["not_compared"] = {"test": {"truncated_image": 2}, "unlabeled": {"zero_feature": 5}}
+    tables.write_json(folder / "leaks.json", summary)
+    kinds = ["mirrored", "JPEG, quality 40"] * 10
+    calibration = {
+        "evaluation_dataset": ["test"] * 20,
+        "evaluation_shard_id": [0] * 20,
+        "evaluation_sample_index": [i // 2 for i in range(20)],
+        "kind": kinds,
+        "distance": [0.01 * i for i in range(20)],
+        "distance_to_others": [0.1 + 0.01 * i for i in range(20)],
+        "bits": [30, 0] * 10,
+    }
+    tables.write_table(folder / "calibration.parquet", calibration, schemas.CALIBRATION)
 
 
 def _train(plan: Plan, name: str, stage: str) -> None:

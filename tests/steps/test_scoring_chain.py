@@ -15,12 +15,13 @@ import psutil
 import pytest
 import torch
 
+from browser import Browser
 from conftest import Dataset, make_jpeg
-from semisup import images, models, samples, schemas, settings, tables, transforms
+from semisup import images, models, passes, samples, schemas, settings, tables, transforms
 from semisup.config import Remove
+from semisup.review.page import render
 from semisup.samples import read_samples
-from semisup.steps import count_images, find_copies, pack_selection, score_shards, select
-from semisup.steps.find_duplicates import write_pairs
+from semisup.steps import count_images, pack_selection, score_shards, select
 from semisup.tables import DataError
 
 CLASSES = ["ant", "bee", "cow"]
@@ -110,6 +111,7 @@ class Chain:
             self.teacher.with_name("classes.txt"),
             [],
             [files["copies"]] if "copies" in files else [],
+            [],
             [files["reviewed"]] if "reviewed" in files else [],
             self.folder / "selection.parquet",
             self.folder / "removed.parquet",
@@ -221,22 +223,22 @@ def score(folder: Path, manifest: Path, teacher: Path, **changes: int) -> Path:
 def broken_off(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a scoring job that ended in its second shard."""
     shard_of_batch = []
-    original = models.predictor
+    original = models.observer
 
-    def predictor(*arguments: Any) -> models.Predictor:
-        predict = original(*arguments)
+    def observer(*arguments: Any) -> Any:
+        observe = original(*arguments)
 
-        def fail_at_the_fourth_batch(images_NCHW: torch.Tensor) -> torch.Tensor:
+        def fail_at_the_fourth_batch(images_NCHW: torch.Tensor) -> models.Seen:
             shard_of_batch.append(len(images_NCHW))
             if len(shard_of_batch) == 4:  # three batches hold the first shard
                 raise KeyboardInterrupt
-            return predict(images_NCHW)
+            return observe(images_NCHW)
 
         return fail_at_the_fourth_batch
 
     folder = chain.folder / "broken_off"
     with monkeypatch.context() as patch:
-        patch.setattr(models, "predictor", predictor)
+        patch.setattr(models, "observer", observer)
         with pytest.raises(KeyboardInterrupt):
             score(folder, chain.manifests[0], chain.teacher)
     assert not list(folder.glob("*.parquet"))
@@ -247,8 +249,8 @@ def broken_off(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> Path:
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """Which shards each scoring that follows has to score."""
     seen: list[list[int]] = []
-    original = score_shards._score
-    monkeypatch.setattr(score_shards, "_score", lambda *a: seen.append(a[2]) or original(*a))
+    original = passes._make
+    monkeypatch.setattr(passes, "_make", lambda *a: seen.append(a[1]) or original(*a))
     return seen
 
 
@@ -503,8 +505,10 @@ def test_an_empty_selection_is_refused_saying_where_the_images_went(chain: Chain
 
 def test_copies_within_u_are_selected_once(chain: Chain) -> None:
     copies = chain.folder / "copies.parquet"
-    num_parts = len(chain.manifests)
-    find_copies.main(settings.FindCopies(num_parts=num_parts), chain.manifests[0], copies)
+    (place,) = np.flatnonzero(read_samples(chain.manifests[:1]).table["key"].to_numpy() == "copy")
+    columns = {"shard_id": [0], "sample_index": [place], "first_dataset": ["data"]}
+    columns |= {"first_shard_id": [0], "first_sample_index": [place - 1], "same": ["bytes"]}
+    tables.write_table(copies, columns, schemas.COPIES)
     selection = pd.read_parquet(chain.select(k=100, remove=Remove(), copies=copies))
     assert "s0-4" in set(selection.key)
     assert "copy" not in set(selection.key)
@@ -514,30 +518,11 @@ def test_copies_within_u_are_selected_once(chain: Chain) -> None:
     assert (summary["num_scored"], summary["num_candidates"]) == (22, 21)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("shard_id,sample_index,decision\n0,99,remove\n", r"1 images are not in U, first \[\(0, 99\)"),
-        ("shard_id,sample_index,decision\n0,1,maybe\n", "decision must be keep or remove"),
-        ("shard_id,decision\n0,keep\n", "columns .'sample_index'. are missing"),
-        ("", "cannot be read as CSV"),
-    ],
-)  # fmt: skip
-def test_a_wrong_review_is_refused(chain: Chain, content: str, message: str) -> None:
-    reviewed = chain.folder / "reviewed.csv"
-    reviewed.write_text(content)
-    pairs = chain.folder / "pairs.parquet"
-    write_pairs(pairs, [])
-    assert tables.read_table(pairs, schemas.DUPLICATES).num_rows == 0
-    with pytest.raises(DataError, match=message):
-        select.removed_images(Remove(), [pairs], [], [reviewed], chain.manifests)
-
-
 def test_scores_that_are_not_finite_are_refused_naming_the_shard(chain: Chain) -> None:
     weights = models.load(chain.teacher)
     weights.state["fc.bias"][0] = float("nan")
     models.save(chain.teacher, weights)
-    with pytest.raises(DataError, match=r"00000\.tar: scores are not finite"):
+    with pytest.raises(DataError, match=r"00000\.tar: scores or features are not finite"):
         Chain(chain.folder / "again", chain.manifests, chain.teacher)
 
 
@@ -637,3 +622,30 @@ def test_tars_of_a_former_larger_selection_do_not_stay(chain: Chain) -> None:
     chain.select(k=1)
     packed = chain.pack()
     assert [path.name for path in (packed / "tars").iterdir()] == ["00000"]
+
+
+def test_what_is_decided_on_the_review_page_changes_the_selection(
+    chain: Chain, tmp_path: Path
+) -> None:
+    """Keys pressed in a real browser; the file it downloads is the configuration's."""
+    whole = pd.read_parquet(chain.select(k=100, p=1))
+    names = ["shard_id", "sample_index", "key"]
+    pairs = whole[names].head(3).to_dict("records")
+    for place, pair in enumerate(pairs):
+        pair |= {"evaluation_dataset": "test", "evaluation_key": "t", "distance": 0.1 * place}
+        pair |= {"class": "", "evaluation_class": "", "pictures": [0, 0]}
+    page = tmp_path / "review.html"
+    page.write_text(render("Pairs", pairs, [""], ["none"]))
+    reviewed = tmp_path / "reviewed.csv"
+    with Browser(tmp_path) as browser:
+        browser.open(page)
+        browser.press("r", "k", "r", "d")
+        browser.wait("true")
+        until = time.monotonic() + 20
+        while not reviewed.exists() and time.monotonic() < until:
+            time.sleep(0.02)
+    left = pd.read_parquet(chain.select(k=100, p=1, remove=Remove(), reviewed=reviewed))
+    gone = {pairs[0]["key"], pairs[2]["key"]}
+    assert set(whole.key) - set(left.key) == gone
+    removed = pd.read_parquet(chain.folder / "removed.parquet")
+    assert removed.reason.tolist() == ["duplicate_of_evaluation"] * 2

@@ -16,6 +16,8 @@ rule score_shards:
         "<results>/logs/score_shards/{teacher}/{unlabeled}/{part}.log",
     benchmark:
         "<results>/benchmarks/score_shards/{teacher}/{unlabeled}/{part}.tsv"
+    wildcard_constraints:
+        teacher=plan.other_teachers(),
     conda:
         "../../envs/semisup.yaml"
     params:
@@ -27,6 +29,43 @@ rule score_shards:
         " --weights {input.weights:q}"
         " --scores {output.scores:q}"
         " --images {output.images:q}"
+        " --workers {threads}"
+        " > {log:q} 2>&1"
+
+
+# Needs: one part of U, and that duplicates.read_with names the teacher.
+# Makes: its scores as score_shards does, and its features as extract_features does, in one pass.
+rule score_and_describe:
+    input:
+        manifest="<results>/datasets/{unlabeled}/manifest-{part}.json",
+        samples=ancient("<results>/datasets/{unlabeled}/samples-{part}.parquet"),
+        weights=plan.read_with_weights,
+        descriptor=plan.descriptor_weights,
+    output:
+        scores=f"{plan.scores_read_with}/{{unlabeled}}/part-{{part}}.parquet",
+        images=f"{plan.scores_read_with}/{{unlabeled}}/images-{{part}}.parquet",
+        features=f"{plan.features}/{{unlabeled}}/part-{{part}}.parquet",
+        described=f"{plan.features}/{{unlabeled}}/images-{{part}}.parquet",
+    log:
+        "<results>/logs/score_and_describe/{unlabeled}/{part}.log",
+    benchmark:
+        "<results>/benchmarks/score_and_describe/{unlabeled}/{part}.tsv"
+    wildcard_constraints:
+        unlabeled=plan.read_once(True),
+    conda:
+        "../../envs/semisup.yaml"
+    params:
+        settings=plan.score_and_describe,
+    shell:
+        "python -m semisup.steps.score_and_describe"
+        " --settings {params.settings:q}"
+        " --manifest {input.manifest:q}"
+        " --weights {input.weights:q}"
+        " --descriptor {input.descriptor:q}"
+        " --scores {output.scores:q}"
+        " --images {output.images:q}"
+        " --features {output.features:q}"
+        " --described {output.described:q}"
         " --workers {threads}"
         " > {log:q} 2>&1"
 

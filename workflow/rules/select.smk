@@ -14,8 +14,10 @@ rule select:
         counts=plan.selection_counts,
         failures=plan.selection_failures,
         classes=plan.selection_classes,
-        pairs=plan.selection_pairs,
+        nearest=plan.selection_nearest,
+        first_nearest=plan.first_selection_nearest,
         copies=plan.selection_copies,
+        near_copies=plan.selection_near_copies,
         reviewed=plan.reviewed,
     output:
         selection="<results>/selections/{selection}/selection.parquet",
@@ -39,8 +41,9 @@ rule select:
         " --counts {input.counts:q}"
         " --failures {input.failures:q}"
         " --classes {input.classes:q}"
-        " --pairs {input.pairs:q}"
+        " --first-nearest {input.first_nearest:q}"
         " --copies {input.copies:q}"
+        " --near-copies {input.near_copies:q}"
         " --reviewed {input.reviewed:q}"
         " --selection {output.selection:q}"
         " --removed {output.removed:q}"

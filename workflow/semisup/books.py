@@ -105,8 +105,10 @@ class SelectionCounts(NamedTuple):
 
 
 REASONS = {
+    "copy_of_evaluation": "copies of evaluation images",
     "duplicate_of_evaluation": "near-duplicates of evaluation images",
     "copy": "copies of an earlier image",
+    "near_copy": "near-copies of an earlier image",
 }
 
 

@@ -105,6 +105,9 @@ def _references(config: Config) -> Iterator[tuple[str, str, dict[str, Any]]]:
         yield f"selections.{name}.unlabeled", selection.unlabeled, config.datasets
     if config.duplicates:
         yield "duplicates.descriptor", config.duplicates.descriptor, config.models
+        if config.duplicates.read_with:
+            teachers = {s.teacher: s for s in config.selections.values()}
+            yield "duplicates.read_with", config.duplicates.read_with, teachers
     for name in config.evaluate.on:
         yield "evaluate.on", name, config.datasets
 

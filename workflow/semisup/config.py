@@ -318,11 +318,35 @@ class Remove(Section):
     reviewed: str | None = Field(
         None,
         min_length=1,
-        description="CSV with columns shard_id, sample_index, decision (keep or remove): overrides "
-        "the two rules above.",
+        description="CSV with columns shard_id, sample_index, decision (keep or remove), as the review "
+        "page writes it: overrides the rules about evaluation images. A column `key`, if there is one, "
+        "must hold the keys of these images.",
+    )
+    evaluation_copies: bool = Field(
+        True, description="Images with the bytes or the pixels of an evaluation image."
     )
     copies: bool = Field(
-        True, description="Byte-identical images within U: keep only the first by identity."
+        True,
+        description="Images with the bytes or the pixels of an earlier image of U: keep only the "
+        "first by identity.",
+    )
+    near_copies: bool = Field(
+        True, description="Images that `within_unlabeled` found close to an earlier image of U."
+    )
+
+
+class WithinUnlabeled(Section):
+    """Near-duplicates within an unlabelled dataset; absent: they are not looked for."""
+
+    max_distance: float = Field(
+        ge=0, le=2, description="Images this close to an earlier, kept one are near-copies of it."
+    )
+    cells: int = Field(
+        1024,
+        ge=1,
+        le=1_000_000,
+        description="Only images of one cell are compared, so that some pairs are missed: more cells "
+        "are faster, fewer miss less. About a cell for 10,000 images.",
     )
 
 
@@ -330,13 +354,50 @@ class Duplicates(Section):
     """Near-duplicates of evaluation images in U, and what to do about them."""
 
     descriptor: Name = Field(
-        description="The model whose features are compared (paper: ResNet-18)."
+        description="The model whose features are compared: the input of its last layer. The paper's "
+        "is a ResNet-18: name a model `{arch: resnet18, weights: torchvision:IMAGENET1K_V1}`."
+    )
+    read_with: Name | None = Field(
+        None,
+        description="A teacher: in the pass in which it scores an unlabelled dataset, the features "
+        "are made too, from one decoding (and one forward pass where it is the descriptor). "
+        "Default: a pass of their own, which another teacher does not repeat.",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "float32", description="Of the descriptor's forward pass, as in `score`."
     )
     record_distance: float = Field(
         0.6,
         ge=0,
         le=2,
         description="Pairs at most this far apart are recorded; be generous, `remove` decides later.",
+    )
+    max_pairs: int = Field(
+        1_000_000,
+        ge=1,
+        le=100_000_000,
+        description="Pairs recorded, the closest of all. The closest evaluation image of each image "
+        "within `record_distance` is always recorded.",
+    )
+    within_unlabeled: WithinUnlabeled | None = Field(
+        None, description="Look for near-duplicates within U too, approximately; off by default."
+    )
+    leak_distance: float | None = Field(
+        None,
+        ge=0,
+        le=2,
+        description="What the report calls a leak: an evaluation image with an image at most this far "
+        "away in what models learn from. Default: the largest distance that `remove` removes.",
+    )
+    calibration_images: int = Field(
+        300,
+        ge=1,
+        le=100_000,
+        description="Evaluation images, of each set, of which near-duplicates are planted to see how "
+        "far away the descriptor puts them.",
+    )
+    review_pairs: int = Field(
+        5000, ge=1, le=20_000, description="Pairs on the review page, the closest."
     )
     remove: Remove = Field(default_factory=Remove, description="Decides; changing it is cheap.")
 

@@ -1,7 +1,7 @@
 """Batches of decoded images, in an order known beforehand, from any position on."""
 
 import signal
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,13 +13,20 @@ from semisup import images, transforms
 from semisup.order import TrainingOrder
 from semisup.samples import Samples, read_range, will_read
 
+Look = Callable[[torch.Tensor], torch.Tensor]
+"""From the pixels of an image, uint8 (3, height, width), to what a batch holds of it."""
+
 
 class Batch(NamedTuple):
-    """Decoded images of some rows. ``failures``: (row, kind, reason) of those left out."""
+    """Decoded images of some rows. ``failures``: (row, kind, reason) of those left out.
+
+    ``more``: what further looks at the same pixels gave, a tensor each; none without images.
+    """
 
     rows: np.ndarray
     images_NCHW: torch.Tensor  # uint8
     failures: list[tuple[int, str, str]]
+    more: list[torch.Tensor] = []
 
 
 Plan = Callable[[Any], tuple[np.ndarray, np.ndarray | None]]
@@ -33,10 +40,11 @@ class _Batches(Dataset[Batch]):
         self,
         samples: Samples,
         plan: Plan,
-        transform: Callable[[torch.Tensor], torch.Tensor],
+        transform: Look,
         image_size: int,
+        more: Sequence[Look] = (),
     ) -> None:
-        self.plan, self.transform, self.image_size = plan, transform, image_size
+        self.plan, self.transform, self.image_size, self.more = plan, transform, image_size, more
         self.offsets = samples.table["offset"].to_numpy()
         self.sizes = samples.table["size_bytes"].to_numpy()
         self.shard_ids = samples.table["shard_id"].to_numpy()
@@ -46,6 +54,7 @@ class _Batches(Dataset[Batch]):
         rows, seeds = self.plan(name)
         self._announce(np.sort(rows))
         decoded, good, failures = [], [], []
+        looks: list[list[torch.Tensor]] = [[] for _ in self.more]
         for i, row in enumerate(rows):
             try:
                 pixels = self._decode(int(row))
@@ -55,12 +64,15 @@ class _Batches(Dataset[Batch]):
             if seeds is not None:
                 torch.default_generator.manual_seed(int(seeds[i]))
             decoded.append(self.transform(pixels))
+            for found, look in zip(looks, self.more, strict=True):
+                found.append(look(pixels))
             good.append(row)
         size = self.image_size
         stacked = (
             torch.stack(decoded) if decoded else torch.empty(0, 3, size, size, dtype=torch.uint8)
         )
-        return Batch(np.array(good, dtype=np.int64), stacked, failures)
+        more = [torch.stack(found) for found in looks if found]
+        return Batch(np.array(good, dtype=np.int64), stacked, failures, more)
 
     def _announce(self, rows: np.ndarray) -> None:
         """Let the kernel read the images of a batch while the first are decoded."""
@@ -128,6 +140,7 @@ def evaluation_batches(
     resize: int,
     batch_size: int,
     workers: int,
+    more: Sequence[Look] = (),
 ) -> Iterator[Batch]:
     """The images of ``rows`` in order. No batch spans two shards, so that what a batch holds, and
     with it the last bits of a score, does not depend on how shards are grouped into parts."""
@@ -139,7 +152,7 @@ def evaluation_batches(
         return rows[starts[index] : ends[index]], None
 
     transform = transforms.evaluation_transform(image_size, resize)
-    batches = _Batches(samples, plan, transform, image_size)
+    batches = _Batches(samples, plan, transform, image_size, more)
     return _load(batches, range(len(starts)), workers, _one_thread)
 
 

@@ -220,8 +220,19 @@ def numerics(precision: str) -> str:
     return f"{name} on {device.type}, torch {torch.__version__.split('+')[0]}"
 
 
-def predictor(weights: Weights, precision: str, workers: int) -> Predictor:
-    """A function from uint8 images (N, 3, H, W) to float32 logits (N, classes) on the CPU.
+class Seen(NamedTuple):
+    """What a network says about N images, float32 on the CPU.
+
+    ``features_ND``: the input of the last layer, which for a ResNet is pool5, L2-normalised (paper,
+    section 4.1); of length 0 where it is all zeros.
+    """
+
+    logits_NC: torch.Tensor
+    features_ND: torch.Tensor
+
+
+def observer(weights: Weights, precision: str, workers: int) -> Callable[[torch.Tensor], Seen]:
+    """A function from uint8 images (N, 3, H, W) to logits and features.
 
     BatchNorm is folded into the convolutions. In bfloat16 the last layer stays float32: logits of 8
     bits would tie.
@@ -232,17 +243,33 @@ def predictor(weights: Weights, precision: str, workers: int) -> Predictor:
     order = layout(model)
     model = model.to(memory_format=order)
     dtype = torch.float32
+    head = model.get_submodule(head_name(model))
     if is_bfloat16(precision, device):
         dtype = torch.bfloat16
         head = model.to(dtype).get_submodule(head_name(model)).float()
-        head.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+    caught: list[torch.Tensor] = []
+
+    def catch(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        features = inputs[0].float()
+        caught.append(_pool(features))
+        return (features,)
+
+    head.register_forward_pre_hook(catch)
 
     @torch.inference_mode()
-    def predict(images_NCHW: torch.Tensor) -> torch.Tensor:
+    def observe(images_NCHW: torch.Tensor) -> Seen:
+        caught.clear()
         logits: torch.Tensor = model(transforms.normalize(images_NCHW, device, order).to(dtype))
-        return logits.float().cpu()
+        features = nn.functional.normalize(caught[0], dim=1)
+        return Seen(logits.float().cpu(), features.cpu())
 
-    return predict
+    return observe
+
+
+def predictor(weights: Weights, precision: str, workers: int) -> Predictor:
+    """A function from uint8 images (N, 3, H, W) to float32 logits (N, classes) on the CPU."""
+    observe = observer(weights, precision, workers)
+    return lambda images_NCHW: observe(images_NCHW).logits_NC
 
 
 def _fold(model: nn.Module) -> nn.Module:
@@ -252,25 +279,6 @@ def _fold(model: nn.Module) -> nn.Module:
     except Exception as error:  # torch.fx raises many kinds
         log.info("BatchNorm is not folded: %s", error)
         return model
-
-
-def describer(weights: Weights, workers: int) -> Predictor:
-    """A function from uint8 images to L2-normalised features: the input of the last layer, which
-    for a ResNet is pool5 (paper, section 4.1). float32 of shape (N, dimensions)."""
-    torch.set_num_threads(max(workers, 1))
-    device = choose_device()
-    model = restore(weights).to(device).eval()
-    caught: list[torch.Tensor] = []
-    head = model.get_submodule(head_name(model))
-    head.register_forward_pre_hook(lambda _, inputs: caught.append(_pool(inputs[0])))
-
-    @torch.inference_mode()
-    def describe(images_NCHW: torch.Tensor) -> torch.Tensor:
-        caught.clear()
-        model(transforms.normalize(images_NCHW, device, layout(model)))
-        return nn.functional.normalize(caught[0].float(), dim=1).cpu()
-
-    return describe
 
 
 def _pool(features: torch.Tensor) -> torch.Tensor:

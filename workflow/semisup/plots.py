@@ -177,6 +177,27 @@ def distance_histogram(distances: np.ndarray, cuts: Sequence[tuple[str, float]])
         return _svg(figure, "Unlabelled images by distance to the closest evaluation image")
 
 
+def recall_curves(by_kind: dict[str, np.ndarray], others: np.ndarray) -> Markup:
+    """Share of planted near-duplicates within each distance, by kind, and of other images."""
+    top = max([float(d[min(int(0.99 * len(d)), len(d) - 1)]) for d in by_kind.values() if len(d)],
+              default=1.0)  # fmt: skip
+    styles = [(c, s) for s in ("-", (0, (5, 1.5)), (0, (1, 1.5))) for c in (ACCENT, SECOND)]
+    with _figure(620, 300) as figure:
+        axes = figure.add_subplot()
+        for (name, distances), (colour, style) in zip(by_kind.items(), styles, strict=False):
+            shares = np.arange(1, len(distances) + 1) / max(len(distances), 1)
+            axes.plot(distances, shares, color=colour, linestyle=style, label=name)
+        shares = np.arange(1, len(others) + 1) / max(len(others), 1)
+        axes.plot(others, shares, color=INK, linestyle=(0, (4, 3)), linewidth=1.1,
+                  label="other evaluation images")  # fmt: skip
+        axes.set_xlim(0, top * 1.05)
+        axes.set_ylim(0, 1.03)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        axes.set_xlabel("distance")
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=11)
+        return _svg(figure, "Share of planted near-duplicates found, by distance and kind")
+
+
 def training_curves(
     images: Sequence[float], losses: Sequence[float], lrs: Sequence[float]
 ) -> Markup:

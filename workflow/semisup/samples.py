@@ -4,7 +4,7 @@ import contextlib
 import functools
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,6 +88,17 @@ def read_samples(manifests: Iterable[Path], columns: list[str] | None = None) ->
         parts.append(tables.read_table(samples_path(path), schemas.SAMPLES, columns))
         shard_paths |= {shard["shard_id"]: shard["path"] for shard in manifest["shards"]}
     return Samples(dataset, pa.concat_tables(parts).unify_dictionaries(), shard_paths)
+
+
+def parts_of(
+    manifests: Iterable[Path], identities: np.ndarray
+) -> Iterator[tuple[Path, np.ndarray]]:
+    """The manifests of the parts that hold these images, each with their places in ``identities``."""
+    for manifest in manifests if len(identities) else ():
+        shard_ids = [shard["shard_id"] for shard in tables.read_json(manifest)["shards"]]
+        here = np.flatnonzero(np.isin(identities >> 32, shard_ids))
+        if len(here):
+            yield manifest, here
 
 
 def rows_with_status(samples: Samples, *statuses: str) -> np.ndarray:

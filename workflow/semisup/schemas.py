@@ -60,34 +60,122 @@ SAMPLES = pa.schema(
     ]
 )
 
-# results/features/{descriptor}/{dataset}.parquet. Order: identity.
+# results/features/{descriptor}/{dataset}/part-{part}.parquet: the images that have a feature.
+# Order: identity.
 FEATURES = pa.schema(
     [
-        *IDENTITY,
-        _field("feature", pa.list_(pa.float32()), "L2-normalised descriptor"),
+        *ASCENDING_IDENTITY,
+        _field(
+            "feature",
+            pa.binary(),
+            "L2-normalised descriptor, float16: np.frombuffer(feature, '<f2')",
+            compression="none",
+        ),
     ]
 )
 
-# results/duplicates/{unlabeled}/part-{part}.parquet and pairs.parquet.
-# Order: distance, identity, evaluation dataset, evaluation identity.
+FINGERPRINTS = [
+    _field("pixel_hash", pa.binary(16), "XXH3 of shape and decoded pixels; zeros if not decoded"),
+    _field("perceptual_hash", pa.int64(), "64 bits of low frequencies; 0 if not decoded"),
+]
+
+# results/features/{descriptor}/{dataset}/images-{part}.parquet: one row per sample, failures
+# included. Order: identity.
+DESCRIBED = pa.schema([*ASCENDING_IDENTITY, *FINGERPRINTS, *STATUS])
+
+# A shard that is described while its part is not yet: one row per sample of the shard, in order.
+SHARD_FEATURES = pa.schema(
+    [
+        *FINGERPRINTS,
+        _field("feature", pa.binary(), "L2-normalised descriptor, float16; empty if failed"),
+    ]
+)
+
+MATCH = [
+    _field("evaluation_dataset", pa.string(), "name of the evaluation dataset"),
+    _field("evaluation_shard_id", pa.int32(), "identity of the evaluation image"),
+    _field("evaluation_sample_index", pa.int32(), "identity of the evaluation image"),
+]
+
+DISTANCE = _field("distance", pa.float32(), "Euclidean, between L2-normalised features: 0 to 2")
+
+# results/duplicates/{dataset}/nearest-{part}.parquet: the closest evaluation image of each image
+# that has one within the recording distance. Order: identity.
+NEAREST = pa.schema([*IDENTITY, *MATCH, DISTANCE])
+
+# results/duplicates/{dataset}/part-{part}.parquet and pairs.parquet: the closest pairs, at most
+# duplicates.max_pairs. Order: distance, identity, evaluation dataset, evaluation identity.
 DUPLICATES = pa.schema(
     [
         *IDENTITY,
         _field("key", pa.string(), "key of the unlabelled image"),
-        _field("evaluation_dataset", pa.string(), "name of the evaluation dataset"),
-        _field("evaluation_shard_id", pa.int32(), "identity of the evaluation image"),
-        _field("evaluation_sample_index", pa.int32(), "identity of the evaluation image"),
+        *MATCH,
         _field("evaluation_key", pa.string(), "key of the evaluation image"),
-        _field("distance", pa.float32(), "Euclidean, between L2-normalised features: 0 to 2"),
+        DISTANCE,
     ]
 )
 
-# results/duplicates/{unlabeled}/copies.parquet: byte-identical images within U. Order: identity.
+# results/duplicates/{dataset}/copies.parquet: images with the bytes or the pixels of an evaluation
+# image or, where there is none, of an earlier image of the dataset. Order: identity.
 COPIES = pa.schema(
     [
         *IDENTITY,
-        _field("first_shard_id", pa.int32(), "identity of the first image with these bytes"),
-        _field("first_sample_index", pa.int32(), "identity of the first image with these bytes"),
+        _field("first_dataset", pa.string(), "the evaluation dataset, or the image's own dataset"),
+        _field("first_shard_id", pa.int32(), "identity of the first image that is the same"),
+        _field("first_sample_index", pa.int32(), "identity of the first image that is the same"),
+        _field("same", pa.string(), "bytes, or only pixels"),
+    ]
+)
+
+# results/duplicates/{dataset}/centroids.parquet: the cells in which U is compared with itself.
+# Order: cell.
+CENTROIDS = pa.schema([_field("feature", pa.binary(), "centroid, float16", compression="none")])
+
+# results/duplicates/{dataset}/cells-{part}.parquet: the images of a part by cell; a row group for
+# each group of cells. Order: group, cell, identity.
+CELLS = pa.schema(
+    [
+        _field("cell", pa.int32(), "whose centroid is the closest"),
+        *IDENTITY,
+        *(field for field in FEATURES if field.name == "feature"),
+    ]
+)
+
+# results/duplicates/{dataset}/near_copies.parquet: images close to an earlier image of their
+# dataset that is kept. Order: identity.
+NEAR_COPIES = pa.schema(
+    [
+        *IDENTITY,
+        _field("first_shard_id", pa.int32(), "identity of the first such image"),
+        _field("first_sample_index", pa.int32(), "identity of the first such image"),
+        DISTANCE,
+    ]
+)
+
+# results/duplicates/calibration.parquet: near-duplicates planted on purpose. Order: evaluation
+# dataset, identity, kind.
+CALIBRATION = pa.schema(
+    [
+        *MATCH,
+        _field("kind", pa.string(), "what was done to the evaluation image"),
+        DISTANCE,
+        _field(
+            "distance_to_others",
+            pa.float32(),
+            "to the closest other evaluation image; 2 where there is none",
+        ),
+        _field("bits", pa.int32(), "in which the perceptual hashes differ, of 64"),
+    ]
+)
+
+# results/duplicates/leaks.parquet: evaluation images with a near-duplicate in what may be learned
+# from. Order: as the step finds them, then evaluation dataset, identity.
+LEAKS = pa.schema(
+    [
+        _field("source", pa.string(), "a dataset or a selection"),
+        _field("by", pa.string(), "features or perceptual hash"),
+        *MATCH,
+        _field("distance", pa.float32(), "of the closest; between hashes: bits that differ"),
     ]
 )
 
@@ -97,7 +185,6 @@ SHARD_SCORES = pa.schema(
         _field("class_ids", pa.list_(pa.int16()), "the P best classes, best first; none if failed"),
         _field("log_odds", pa.list_(pa.float32()), "of these classes"),
         _field("logsumexp", pa.float32(), "of all logits, to 1/4096; 0 if failed"),
-        *STATUS,
     ]
 )
 
@@ -201,11 +288,13 @@ CHANGES = pa.schema(
 REMOVED = pa.schema(
     [
         *IDENTITY,
-        _field("reason", pa.string(), "duplicate_of_evaluation or copy"),
+        _field(
+            "reason", pa.string(), "copy_of_evaluation, duplicate_of_evaluation, copy or near_copy"
+        ),
         _field(
             "distance",
             pa.float32(),
-            "to the closest evaluation image; null for a copy",
+            "to the closest evaluation image, if recorded; null for copies",
             nullable=True,
         ),
     ]

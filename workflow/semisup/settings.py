@@ -79,22 +79,91 @@ class ChooseCandidate(Settings):
 
 
 class ExtractFeatures(Settings):
-    version: Literal[1] = 1
+    version: Literal[2] = 2
+    batch_size: int
+    precision: str
 
 
 class FindDuplicates(Settings):
-    version: Literal[1] = 1
+    """``evaluation``: the number of parts of each evaluation set."""
+
+    version: Literal[2] = 2
     record_distance: float
+    max_pairs: int
+    evaluation: dict[str, int]
 
 
 class MergeDuplicates(Settings):
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     num_parts: int
+    max_pairs: int
 
 
 class FindCopies(Settings):
+    version: Literal[2] = 2
+    num_parts: int
+    evaluation: dict[str, int]
+
+
+class MakeReviewPage(Settings):
+    """``classes``: names, by label, where the images have any."""
+
+    version: Literal[1] = 1
+    num_pairs: int
+    num_parts: int
+    evaluation: dict[str, int]
+    classes: list[str]
+
+
+class TrainCells(Settings):
     version: Literal[1] = 1
     num_parts: int
+    num_cells: int
+    seed: int
+
+
+class SortIntoCells(Settings):
+    version: Literal[1] = 1
+    num_groups: int
+
+
+class FindNearCopies(Settings):
+    version: Literal[1] = 1
+    num_parts: int
+    group: int
+    max_distance: float
+
+
+class MergeNearCopies(Settings):
+    version: Literal[1] = 1
+    num_groups: int
+
+
+class CalibrateDuplicates(Settings):
+    version: Literal[1] = 1
+    num_images: int
+    seed: int
+    precision: str
+    evaluation: dict[str, int]
+
+
+class MeasureLeaks(Settings):
+    """``num_parts``: of every dataset named here. ``selections``: the unlabelled dataset of each.
+
+    ``leak_distance``: None for the largest distance that ``remove`` removes.
+    """
+
+    version: Literal[1] = 1
+    descriptor: str
+    leak_distance: float | None
+    record_distance: float
+    max_pairs: int
+    remove: Remove
+    evaluation: list[str]
+    labelled: list[str]
+    unlabeled: list[str]
+    selections: dict[str, str]
+    num_parts: dict[str, int]
 
 
 class ScoreShards(Settings):
@@ -102,6 +171,14 @@ class ScoreShards(Settings):
     classes_per_image: int
     batch_size: int
     precision: str
+
+
+class ScoreAndDescribe(Settings):
+    """Both in one pass: nothing but what each would be alone."""
+
+    version: Literal[1] = 1
+    score: ScoreShards
+    describe: ExtractFeatures
 
 
 class CountImages(Settings):
@@ -114,7 +191,7 @@ class CountImages(Settings):
 class Select(Settings):
     """``tags``: for variant random, the class each label of U means, or -1."""
 
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     num_parts: int
     variant: str
     rank_by: str
@@ -151,5 +228,5 @@ class Evaluate(Settings):
 class Report(Settings):
     """The whole configuration: the report shows it."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     config: dict[str, object]

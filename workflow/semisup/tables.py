@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,36 +69,59 @@ def write_table(
     ``row_groups``: lengths of the row groups in order; by default ROW_GROUP. ``metadata``: for the
     footer. Raises DataError when a non-nullable column holds a null.
     """
-    table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
+    table = _conform(path, columns, schema)
     lengths = row_groups or [
         min(ROW_GROUP, len(table) - start) for start in range(0, max(len(table), 1), ROW_GROUP)
     ]
     if sum(lengths) != len(table):
         raise ValueError(f"{path}: row groups of {sum(lengths)} rows for {len(table)}")
-    for field in schema:
-        if not field.nullable and table[field.name].null_count:
-            raise DataError(f"{path}: column {field.name} must not hold nulls; this is a bug.")
-    with (
-        atomic_path(path) as temporary,
-        pq.ParquetWriter(
-            temporary,
-            schema,
-            compression={_leaf(f): _storage(f, "compression") or "zstd" for f in schema},
-            use_dictionary=[f.name for f in schema if _storage(f, "encoding") == "dictionary"],
-            column_encoding={
-                f.name: ENCODINGS[_storage(f, "encoding")]
-                for f in schema
-                if _storage(f, "encoding") in ENCODINGS
-            },
-            store_schema=True,
-            write_page_checksum=True,
-        ) as writer,
-    ):
+    with atomic_path(path) as temporary, _open_writer(temporary, schema) as writer:
         start = 0
         for length in lengths:
             writer.write_table(table.slice(start, length), row_group_size=max(length, 1))
             start += length
         writer.add_key_value_metadata(metadata or {})
+
+
+def write_blocks(
+    path: Path, blocks: Iterable[dict[str, Any]], schema: pa.Schema, row_group: int = 16_384
+) -> None:
+    """Write columns that come in blocks, in row groups of one length but for the last.
+
+    Memory: a row group and a block.
+    """
+    with atomic_path(path) as temporary, _open_writer(temporary, schema) as writer:
+        waiting = schema.empty_table()
+        for block in blocks:
+            waiting = pa.concat_tables([waiting, _conform(path, block, schema)])
+            while len(waiting) >= row_group:
+                writer.write_table(waiting.slice(0, row_group), row_group_size=row_group)
+                waiting = waiting.slice(row_group)
+        writer.write_table(waiting, row_group_size=row_group)
+
+
+def _conform(path: Path, columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
+    table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
+    for field in schema:
+        if not field.nullable and table[field.name].null_count:
+            raise DataError(f"{path}: column {field.name} must not hold nulls; this is a bug.")
+    return table
+
+
+def _open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        path,
+        schema,
+        compression={_leaf(f): _storage(f, "compression") or "zstd" for f in schema},
+        use_dictionary=[f.name for f in schema if _storage(f, "encoding") == "dictionary"],
+        column_encoding={
+            f.name: ENCODINGS[_storage(f, "encoding")]
+            for f in schema
+            if _storage(f, "encoding") in ENCODINGS
+        },
+        store_schema=True,
+        write_page_checksum=True,
+    )
 
 
 def _leaf(field: pa.Field) -> str:

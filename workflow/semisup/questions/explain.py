@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from semisup import memory, schemas, tables, tars
 from semisup.questions import Selected, open_selection
 from semisup.rankings import look_up
-from semisup.removal import COPY
+from semisup.removal import COPY, COPY_OF_EVALUATION, NEAR_COPY
 from semisup.samples import samples_path
 from semisup.scores import Part, ScoreTable, count_ahead
 from semisup.selection import Ranked, drawn, score_of
@@ -131,19 +131,30 @@ def _show(score: float) -> str:
 
 
 def _why(selected: Selected, reason: str, identity: int) -> str:
-    if reason == COPY:
-        (path,) = selected.plan.selection_copies(selected.wildcards)
-        copies = tables.read_table(Path(path), schemas.COPIES)
-        row = copies.filter(pa.array(tables.identity(copies) == identity)).to_pylist()[0]
+    plan, wildcards = selected.plan, selected.wildcards
+    if reason in (COPY, COPY_OF_EVALUATION):
+        row = _row_of(plan.selection_copies(wildcards), schemas.COPIES, identity)
         first = f"sample {row['first_sample_index']} of shard {row['first_shard_id']}"
-        return f"the same bytes as {first}"
-    (path,) = selected.plan.selection_pairs(selected.wildcards)
-    pairs = tables.read_table(Path(path), schemas.DUPLICATES)
-    rows = pairs.filter(pa.array(tables.identity(pairs) == identity)).to_pylist()
-    if not rows:
+        return f"the same {row['same']} as {first} of {row['first_dataset']}"
+    if reason == NEAR_COPY:
+        row = _row_of(plan.selection_near_copies(wildcards), schemas.NEAR_COPIES, identity)
+        first = f"sample {row['first_sample_index']} of shard {row['first_shard_id']}"
+        return f"close to {first}, at distance {row['distance']:.4f}"
+    row = _row_of(plan.selection_nearest(wildcards), schemas.NEAREST, identity)
+    if not row:
         return "by the review"
-    of = f"{rows[0]['evaluation_key']!r} of {rows[0]['evaluation_dataset']}"
-    return f"a near-duplicate of {of}, at distance {rows[0]['distance']:.4f}"
+    of = f"sample {row['evaluation_sample_index']} of shard {row['evaluation_shard_id']}"
+    of += f" of {row['evaluation_dataset']}"
+    return f"a near-duplicate of {of}, at distance {row['distance']:.4f}"
+
+
+def _row_of(paths: list[str], schema: pa.Schema, identity: int) -> dict[str, Any]:
+    """What tables say of an image; nothing where they do not hold it."""
+    for path in map(Path, paths):
+        identities = tables.identity(tables.read_table(path, schema, ["shard_id", "sample_index"]))
+        if len(rows := np.flatnonzero(identities == identity)[:1]):
+            return tables.read_rows(path, schema, rows).to_pylist()[0]
+    return {}
 
 
 def _rows_of(part: Part, identity: int) -> Ranked:

@@ -157,14 +157,15 @@ def _common_hits(
     plan: Plan, ends: tuple[tuple[str, str], tuple[str, str]], dataset: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Whether each of two models was right, on the images both were measured on."""
-    first, second = (_read_hits(plan, *end, dataset) for end in ends)
+    first, second = (read_hits(plan, *end, dataset) for end in ends)
     _, in_first, in_second = np.intersect1d(
         first[0], second[0], assume_unique=True, return_indices=True
     )
     return first[1][in_first], second[1][in_second]
 
 
-def _read_hits(plan: Plan, model: str, stage: str, dataset: str) -> tuple[np.ndarray, np.ndarray]:
+def read_hits(plan: Plan, model: str, stage: str, dataset: str) -> tuple[np.ndarray, np.ndarray]:
+    """Identities of the images a model was measured on, and whether it was right."""
     path = Path(f"{plan.results}/predictions/{model}/{stage}.parquet")
     columns = ["dataset", "shard_id", "sample_index", "label", "class_id"]
     table = tables.read_table(path, schemas.PREDICTIONS, columns)

@@ -8,6 +8,7 @@ from semisup.report.accounts import Account
 from semisup.report.accuracy import Line, students
 from semisup.report.duplicates import DuplicatesView
 from semisup.report.failures import FailuresView
+from semisup.report.leaks import LeaksView
 from semisup.report.selections import SelectionView
 from semisup.report.training import Curve
 from semisup.tables import read_json
@@ -25,8 +26,10 @@ def find_warnings(
     failures: list[FailuresView],
     duplicates: list[DuplicatesView],
     curves: list[Curve],
+    leaks: LeaksView | None = None,
 ) -> list[str]:
     return [
+        *(_not_compared(plan, leaks) if leaks else []),
         *_missing_parts(plan, lines),
         *_mixed_numerics(plan),
         *(text for view in selections for text in _short_classes(view)),
@@ -59,6 +62,22 @@ def find_warnings(
             if curve.failed
         ),
     ]
+
+
+def _not_compared(plan: Plan, leaks: LeaksView) -> Iterator[str]:
+    for name, statuses in leaks.not_compared.items():
+        if name in plan.config.evaluate.on and statuses:
+            number = sum(statuses.values())
+            what = ", ".join(f"{count:,} {status}" for status, count in statuses.items())
+            yield (
+                f"{number:,} images of {name} could not be described ({what}): near-duplicates of "
+                "them were not looked for."
+            )
+        elif zeros := statuses.get("zero_feature", 0):
+            yield (
+                f"Of {zeros:,} images of {name} the descriptor says nothing (zero_feature): they were "
+                "compared with no evaluation image, but may be selected."
+            )
 
 
 def _missing_parts(plan: Plan, lines: list[Line]) -> Iterator[str]:

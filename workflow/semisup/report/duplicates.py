@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
 
 from semisup import plots, schemas, tables
 from semisup.config import Remove
 from semisup.plan import Plan
+from semisup.removal import COPY_OF_EVALUATION, DUPLICATE, read_nearest
 from semisup.report.gallery import Picture, read_pictures
 from semisup.report.selections import read_rows
 
@@ -30,7 +32,7 @@ class Pair(NamedTuple):
 
 
 class Copied(NamedTuple):
-    """An image whose bytes stand ``times`` more in U."""
+    """An image that stands ``times`` more in U, in the same bytes or pixels."""
 
     picture: Picture
     times: int
@@ -46,6 +48,7 @@ class DuplicatesView(NamedTuple):
     figure: Markup
     closest: list[Pair]
     at_cut: list[Pair]
+    num_same: int
     num_copies: int
     num_copied: int
     copied: list[Copied]
@@ -56,25 +59,28 @@ def view_duplicates(plan: Plan, unlabeled: str, num_samples: int) -> DuplicatesV
     duplicates = plan.config.duplicates
     assert duplicates is not None
     path = Path(f"{plan.results}/duplicates/{unlabeled}/pairs.parquet")
-    table = tables.read_table(path, schemas.DUPLICATES, ["shard_id", "sample_index", "distance"])
+    table = tables.read_table(path, schemas.DUPLICATES, ["shard_id", "sample_index"])
     identities = tables.identity(table)
     # Pairs are sorted by distance: the first row of an image is its closest evaluation image.
     rows = np.sort(np.unique(identities, return_index=True)[1])
-    distances = table["distance"].to_numpy()[rows]
-    removed = np.isin(identities[rows], _removed(plan, unlabeled))
+    gone = _removed(plan, unlabeled)
+    removed = np.isin(identities[rows], gone)
     closest, at_cut = choose_pairs(removed)
     pairs = _pairs(plan, unlabeled, path, rows[[*closest, *at_cut]], removed[[*closest, *at_cut]])
-    num_copies, num_copied, copied = _view_copies(plan, unlabeled)
+    _, distances = read_nearest([Path(p) for p in plan.duplicate_tables(unlabeled, "nearest")])
+    distances = np.sort(distances)
+    num_same, num_copies, num_copied, copied = _view_copies(plan, unlabeled)
     return DuplicatesView(
         unlabeled=unlabeled,
-        num_close=len(rows),
-        num_removed=int(removed.sum()),
-        removed_share=int(removed.sum()) / max(num_samples, 1),
+        num_close=len(distances),
+        num_removed=len(gone),
+        removed_share=len(gone) / max(num_samples, 1),
         record_distance=duplicates.record_distance,
         remove=duplicates.remove,
         figure=plots.distance_histogram(distances, cuts_in_force(duplicates.remove, distances)),
         closest=pairs[: len(closest)],
         at_cut=pairs[len(closest) :],
+        num_same=num_same,
         num_copies=num_copies,
         num_copied=num_copied,
         copied=copied,
@@ -109,7 +115,8 @@ def _removed(plan: Plan, unlabeled: str) -> np.ndarray:
     name = next(n for n, s in plan.config.selections.items() if s.unlabeled == unlabeled)
     path = Path(f"{plan.results}/selections/{name}/removed.parquet")
     table = tables.read_table(path, schemas.REMOVED)
-    return tables.identity(table.filter(pc.equal(table["reason"], "duplicate_of_evaluation")))
+    reasons = pa.array([COPY_OF_EVALUATION, DUPLICATE])
+    return tables.identity(table.filter(pc.is_in(table["reason"], reasons)))
 
 
 def _pairs(
@@ -120,10 +127,12 @@ def _pairs(
     details = dict(zip(sorted(order), found, strict=True))
     ours = {row: _identity(details[row], "") for row in order}
     theirs = {row: _identity(details[row], "evaluation_") for row in order}
-    pictures = read_pictures(plan, unlabeled, ours.values())
+    pictures = read_pictures(plan.manifests(unlabeled), ours.values())
     dataset = {row: str(details[row]["evaluation_dataset"]) for row in order}
     by_dataset = {
-        name: read_pictures(plan, name, [theirs[row] for row in order if dataset[row] == name])
+        name: read_pictures(
+            plan.manifests(name), [theirs[row] for row in order if dataset[row] == name]
+        )
         for name in set(dataset.values())
     }
     return [
@@ -144,11 +153,15 @@ def _identity(row: dict[str, Any], prefix: str) -> int:
     return int(row[f"{prefix}shard_id"]) << 32 | int(row[f"{prefix}sample_index"])
 
 
-def _view_copies(plan: Plan, unlabeled: str) -> tuple[int, int, list[Copied]]:
+def _view_copies(plan: Plan, unlabeled: str) -> tuple[int, int, int, list[Copied]]:
+    """Copies of evaluation images, copies within U, images they are copies of, the most copied."""
     path = Path(f"{plan.results}/duplicates/{unlabeled}/copies.parquet")
     table = tables.read_table(path, schemas.COPIES)
+    own = pc.equal(table["first_dataset"], unlabeled)
+    num_same = len(table) - int(pc.sum(own).as_py() or 0)
+    table = table.filter(own)
     firsts, times = np.unique(tables.identity(table, "first_"), return_counts=True)
     most = np.lexsort((firsts, -times))[:MAX_COPIES]
-    pictures = read_pictures(plan, unlabeled, firsts[most].tolist())
+    pictures = read_pictures(plan.manifests(unlabeled), firsts[most].tolist())
     copied = [Copied(pictures[int(firsts[i])], int(times[i])) for i in most]
-    return len(table), len(firsts), copied
+    return num_same, len(table), len(firsts), copied

@@ -11,7 +11,6 @@ from PIL import Image
 
 from semisup import images, samples, schemas, tables
 from semisup.ledger import Manifest
-from semisup.plan import Plan
 
 LARGEST_SIDE = 112
 MAX_BYTES = 64 << 20
@@ -44,15 +43,12 @@ def _data_uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def read_pictures(plan: Plan, dataset: str, identities: Iterable[int]) -> dict[int, Picture]:
+def read_pictures(manifests: Iterable[str | Path], identities: Iterable[int]) -> dict[int, Picture]:
     """A picture of each of these images of a dataset; opens only the parts that hold them."""
     wanted = np.unique(np.fromiter(identities, np.int64))
     pictures: dict[int, Picture] = {}
-    parts = zip(plan.parts(dataset), plan.manifests(dataset), plan.samples(dataset), strict=True)
-    for span, manifest_path, samples_path in parts:
-        here = wanted[(wanted >> 32 >= span.start) & (wanted >> 32 < span.stop)]
-        if len(here):
-            pictures |= _read_part(Path(manifest_path), Path(samples_path), here)
+    for manifest, here in samples.parts_of(map(Path, manifests), wanted):
+        pictures |= _read_part(manifest, samples.samples_path(manifest), wanted[here])
     missing = Picture("", "not in the samples table")
     return {int(i): pictures.get(int(i), missing) for i in wanted}
 

@@ -8,12 +8,21 @@ import pyarrow.compute as pc
 from pyarrow import Table
 
 from semisup import tables
-from semisup.books import words
+from semisup.books import count_samples, words
 from semisup.checks import trainings
 from semisup.ledger import Summary
 from semisup.plan import Plan
 from semisup.progress import duration
-from semisup.report import accounts, accuracy, attention, duplicates, failures, selections, training
+from semisup.report import (
+    accounts,
+    accuracy,
+    attention,
+    duplicates,
+    failures,
+    leaks,
+    selections,
+    training,
+)
 from semisup.report.comparison import headline, p_text, points
 
 MAX_CLASSES_ON_PAGE = 60
@@ -64,11 +73,15 @@ def gather(plan: Plan, evaluations: Table) -> dict[str, object]:
         if config.duplicates
     ]
     curves = training.view_curves(plan)
+    sizes = {
+        name: count_samples(accounts.read_manifests(plan, name)) for name in config.evaluate.on
+    }
+    leak_view = leaks.view_leaks(plan, lines, sizes) if close else None
     return {
         "headline": headline(comparisons, len(lines)),
         "comparisons": comparisons,
         "warnings": attention.find_warnings(
-            plan, lines, views, [*scorings.values(), *labelled], failed, close, curves
+            plan, lines, views, [*scorings.values(), *labelled], failed, close, curves, leak_view
         ),
         "datasets": [
             (name, own, accuracy.make_axis([line.accuracy for line in own]))
@@ -78,6 +91,8 @@ def gather(plan: Plan, evaluations: Table) -> dict[str, object]:
         "lines": lines,
         "selections": views,
         "duplicates": close,
+        "leaks": leak_view,
+        "calibration": leaks.view_calibration(plan) if close else None,
         "accounts": selected,
         "labelled": labelled,
         "failures": [view for view in failed if view.total],

@@ -161,7 +161,7 @@ def _tiles(
         spans.append((entry, best, range(max(best.stop, stop - NUM_LAST), stop)))
     rows = sorted({row for _, best, last in spans for row in (*best, *last)})
     unlabeled = plan.config.selections[name].unlabeled
-    pictures = read_pictures(plan, unlabeled, chosen.identities[rows].tolist())
+    pictures = read_pictures(plan.manifests(unlabeled), chosen.identities[rows].tolist())
     path = Path(f"{plan.results}/selections/{name}/selection.parquet")
     details = dict(zip(rows, read_rows(path, rows, ["score", "class_rank", "key"]), strict=True))
     classes = [c["class_name"] for c in summary["classes"]]

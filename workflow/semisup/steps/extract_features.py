@@ -1,62 +1,99 @@
-"""Describe every image of an evaluation set for the search of near-duplicates."""
+"""Describe every image of one part of a dataset: features and fingerprints, no search yet."""
 
 import logging
+import shutil
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
+import torch
 
-from semisup import loader, models, schemas, settings, tables, tars
-from semisup.progress import Progress
-from semisup.samples import Samples, read_samples, rows_with_status
+from semisup import features as stored
+from semisup import memory, models, passes, schemas, settings, tables, tars
 from semisup.steps import run
 from semisup.tables import DataError
 
 log = logging.getLogger("semisup")
 
+ZERO_FEATURE = "zero_feature"
+
 
 def main(
     settings: settings.ExtractFeatures,
-    manifests: list[Path],
+    manifest: Path,
     weights: Path,
     features: Path,
+    images: Path,
     workers: int,
 ) -> None:
-    """Write the L2-normalised feature of each image that can be decoded."""
-    samples = read_samples(manifests)
-    rows, vectors = describe(samples, models.load(weights), workers)
-    if len(rows) == 0:
-        raise DataError(f"dataset {samples.dataset!r} has no image that can be decoded.")
-    columns = {
-        "shard_id": samples.table["shard_id"].to_numpy()[rows],
-        "sample_index": samples.table["sample_index"].to_numpy()[rows],
-        "feature": list(vectors),
-    }
-    tables.write_table(features, columns, schemas.FEATURES)
-
-
-def describe(
-    samples: Samples, weights: models.Weights, workers: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the decodable images in order, and their features of shape (rows, dimensions)."""
-    rows = rows_with_status(samples, tars.OK, tars.BAD_LABEL)
-    predict = models.describer(weights, workers)
-    progress = Progress(f"describe {samples.dataset}", len(rows))
-    batches = loader.evaluation_batches(
-        samples, rows, weights.image_size, weights.resize, batch_size=256, workers=workers
+    """Write the feature of each image that has one, and a row with fingerprints for each sample."""
+    memory.keep_freed()
+    work = features.parent / "work" / features.stem
+    maker = FeatureMaker(passes.open_eye(weights, settings.precision))
+    committed = passes.commit_shards(
+        manifest, work, [maker], settings.canonical(), settings.batch_size, workers
     )
-    described, vectors, done = [], [], 0
-    for batch in batches:
-        done += len(batch.rows) + len(batch.failures)
-        if len(batch.rows):
-            described.append(batch.rows)
-            vectors.append(predict(batch.images_NCHW).numpy())
-        progress.update(done)
-    if not described:
-        return np.empty(0, np.int64), np.empty((0, 0), np.float32)
-    features = np.concatenate(vectors)
-    if not np.isfinite(features).all():
-        raise DataError("the descriptor gives features that are not finite; choose other weights.")
-    return np.concatenate(described), features
+    write_part(committed, features, images)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+class FeatureMaker:
+    """The feature of each image, and what its pixels tell."""
+
+    schema = schemas.SHARD_FEATURES
+
+    def __init__(self, eye: passes.Eye) -> None:
+        self.eye = eye
+
+    def start(self, num_samples: int) -> None:
+        self.features = np.full(num_samples, b"", object)
+        self.fingerprints = np.zeros((num_samples, 3), np.int64)
+
+    def add(self, at: np.ndarray, seen: models.Seen, fingerprints_N3: torch.Tensor) -> None:
+        self.fingerprints[at] = fingerprints_N3.numpy()
+        described = seen.features_ND.any(dim=1).numpy()
+        self.features[at[described]] = stored.pack(seen.features_ND.numpy()[described])
+
+    def columns(self) -> dict[str, Any]:
+        hashes = np.ascontiguousarray(self.fingerprints[:, :2]).view("V16").ravel()
+        return {
+            "pixel_hash": [hash.tobytes() for hash in hashes],
+            "perceptual_hash": self.fingerprints[:, 2],
+            "feature": list(self.features),
+        }
+
+
+def write_part(committed: passes.Committed, features: Path, images: Path) -> None:
+    """The tables of a part whose shards are all committed."""
+    samples = committed.samples.table
+    described = committed.read(["status", "reason", "pixel_hash", "perceptual_hash"])
+    status = np.array(described["status"].to_pylist(), object)
+    reason = np.array(described["reason"].to_pylist(), object)
+    start, has_feature = 0, np.zeros(len(samples), bool)
+
+    def blocks() -> Iterator[dict[str, Any]]:
+        nonlocal start
+        for path in committed.paths:
+            vectors = tables.read_table(path, committed.schema, ["feature"])["feature"]
+            own = slice(start, start + len(vectors))
+            here = np.flatnonzero(pc.binary_length(vectors).to_numpy())
+            has_feature[own][here] = True
+            block = {n: samples[n].to_numpy()[own][here] for n in ("shard_id", "sample_index")}
+            yield block | {"feature": vectors.take(here)}
+            start += len(vectors)
+
+    tables.write_blocks(features, blocks(), schemas.FEATURES)
+    if wrong := int((has_feature & (status != tars.OK)).sum()):
+        raise DataError(f"{features}: {wrong} failed images have a feature; this is a bug.")
+    zero = (status == tars.OK) & ~has_feature
+    status[zero], reason[zero] = ZERO_FEATURE, "the descriptor gives only zeros"
+    columns = {name: described[name] for name in ("pixel_hash", "perceptual_hash")}
+    columns |= {name: samples[name] for name in ("shard_id", "sample_index")}
+    tables.write_table(images, {**columns, "status": status, "reason": reason}, schemas.DESCRIBED)
+    log.info("%d samples: %s", len(status), dict(Counter(status.tolist())))
 
 
 if __name__ == "__main__":

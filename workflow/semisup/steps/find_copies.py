@@ -1,33 +1,40 @@
-"""Find the images of U whose bytes stand earlier in U."""
+"""Find the images of U with the bytes or pixels of an evaluation image, or of an earlier one of U."""
 
 import logging
+from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
-from semisup import schemas, selection, settings, tables, tars
-from semisup.samples import read_samples, rows_with_status
+from semisup import schemas, settings, tables
+from semisup.copies import Source, copy_columns, same_pixels
 from semisup.steps import run
 
 log = logging.getLogger("semisup")
 
 
-def main(settings: settings.FindCopies, first_manifest: Path, copies: Path) -> None:
-    """Compare the content hashes of all parts (40 bytes of memory per image)."""
-    identities, hashes = [], []
-    for path in tables.part_paths(first_manifest, settings.num_parts):
-        samples = read_samples([path])
-        rows = rows_with_status(samples, tars.OK, tars.BAD_LABEL)
-        identities.append(tables.identity(samples.table)[rows])
-        content = b"".join(samples.table["content_hash"].take(rows).to_pylist())
-        hashes.append(np.frombuffer(content, np.uint64).reshape(-1, 2))
-    copy, first = selection.find_copies(np.concatenate(identities), np.concatenate(hashes))
-    columns: dict[str, np.ndarray] = {}
-    for prefix, identity in (("", copy), ("first_", first)):
-        shard_ids, sample_indices = tables.split_identity(identity)
-        columns |= {f"{prefix}shard_id": shard_ids, f"{prefix}sample_index": sample_indices}
+def main(
+    settings: settings.FindCopies,
+    first_images: Path,
+    first_manifest: Path,
+    evaluation_images: list[Path],
+    evaluation_manifests: list[Path],
+    copies: Path,
+) -> None:
+    """``evaluation_images``, ``evaluation_manifests``: the first part of each set, sets by name."""
+    names = sorted(settings.evaluation)
+    num_parts = [*(settings.evaluation[name] for name in names), settings.num_parts]
+    sources = [
+        Source(name, tables.part_paths(images, parts), tables.part_paths(manifest, parts))
+        for name, images, manifest, parts in zip(
+            [*names, tables.read_json(first_manifest)["dataset"]],
+            [*evaluation_images, first_images],
+            [*evaluation_manifests, first_manifest],
+            num_parts,
+            strict=True,
+        )
+    ]
+    columns = copy_columns(sources, same_pixels(sources))
     tables.write_table(copies, columns, schemas.COPIES)
-    log.info("%d images are copies of an earlier one", len(copy))
+    log.info("copies of images of %s", dict(Counter(columns["first_dataset"].tolist())))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
-"""Find the images of one part of U that are close to an evaluation image."""
+"""Find the images of one part of a dataset that are close to an evaluation image. No network."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from semisup import models, schemas, settings, tables
+from semisup import schemas, settings, tables
+from semisup.features import check_dimensions, read_features
 from semisup.neighbors import Neighbors
-from semisup.samples import read_samples
+from semisup.pairs import Closest, Evaluation, Nearest, read_evaluation
+from semisup.samples import parts_of, read_samples
 from semisup.steps import run
-from semisup.steps.extract_features import describe
 
 log = logging.getLogger("semisup")
 
@@ -17,69 +20,89 @@ log = logging.getLogger("semisup")
 def main(
     settings: settings.FindDuplicates,
     manifest: Path,
-    features: list[Path],
+    features: Path,
+    evaluation_features: list[Path],
     evaluation_manifests: list[Path],
-    weights: Path,
     pairs: Path,
+    nearest: Path,
     workers: int,
 ) -> None:
-    """Search every evaluation set for the images of the part; write the close pairs, sorted."""
-    samples = read_samples([manifest])
-    rows, vectors = describe(samples, models.load(weights), workers)
-    keys = np.array(samples.table["key"].to_pylist(), object)
-    found = []
-    for path in features:
-        evaluation = _read_evaluation(path.stem, evaluation_manifests)
-        table = tables.read_table(path, schemas.FEATURES)
-        matches = np.stack(table["feature"].to_numpy())
-        close = Neighbors(matches).within(vectors, settings.record_distance) if len(rows) else None
-        if close is None:
-            continue
-        row, match = rows[close.query], close.match
-        identity = tables.identity(table)[match]
-        shard_ids, sample_indices = tables.split_identity(identity)
-        found.append(
-            {
-                "shard_id": samples.table["shard_id"].to_numpy()[row],
-                "sample_index": samples.table["sample_index"].to_numpy()[row],
-                "key": keys[row],
-                "evaluation_dataset": np.full(len(row), path.stem, object),
-                "evaluation_shard_id": shard_ids,
-                "evaluation_sample_index": sample_indices,
-                "evaluation_key": np.array([evaluation[i] for i in identity], object),
-                "distance": close.distance,
-            }
-        )
-        log.info("%d pairs with %s", len(row), path.stem)
-    write_pairs(pairs, found)
+    """Write the closest pairs, sorted, and the closest evaluation image of each close image.
+
+    ``evaluation_features``, ``evaluation_manifests``: the first part of each set, sets by name.
+    """
+    torch.set_num_threads(max(workers, 1))
+    sets = settings.evaluation
+    evaluation = read_evaluation(_parts(sets, evaluation_features))
+    neighbors = Neighbors(evaluation.images.vectors, settings.record_distance)
+    closest, found, num_images = Closest(settings.max_pairs), [], 0
+    for block in read_features(features):
+        check_dimensions(block, evaluation.images, path=features)
+        own = Nearest(len(block.identity))
+        for close in neighbors.within(block.vectors):
+            own.add(*close)
+            closest.add(close.distance, block.identity[close.query], close.match)
+        rows = np.flatnonzero(own.match >= 0)
+        found.append((block.identity[rows], own.match[rows], own.distance[rows]))
+        num_images += len(block.identity)
+    _write_nearest(nearest, found, evaluation)
+    manifests = _parts(sets, evaluation_manifests)
+    _write_pairs(pairs, closest, manifest, manifests, evaluation)
+    log.info(
+        "%d images, %d of them close to one of %d evaluation images; %d pairs kept, %d dropped",
+        num_images, sum(len(rows) for rows, *_ in found), len(evaluation.dataset),
+        min(closest.count, settings.max_pairs), closest.num_dropped,
+    )  # fmt: skip
 
 
-def write_pairs(path: Path, blocks: list[dict[str, np.ndarray]]) -> None:
-    """Write all blocks of pairs in the order of the format: closest first."""
-    names = schemas.DUPLICATES.names
+def _parts(sets: dict[str, int], firsts: list[Path]) -> dict[str, list[Path]]:
+    names = zip(sorted(sets), firsts, strict=True)
+    return {name: tables.part_paths(first, sets[name]) for name, first in names}
+
+
+def _write_nearest(
+    path: Path, found: Sequence[tuple[np.ndarray, ...]], evaluation: Evaluation
+) -> None:
+    empty = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+    identity, match, distance = map(np.concatenate, zip(empty, *found, strict=True))
+    shard_ids, sample_indices = tables.split_identity(identity)
+    columns = {"shard_id": shard_ids, "sample_index": sample_indices, "distance": distance}
+    tables.write_table(path, columns | evaluation.match_columns(match), schemas.NEAREST)
+
+
+def _write_pairs(
+    path: Path,
+    closest: Closest,
+    manifest: Path,
+    evaluation_manifests: dict[str, list[Path]],
+    evaluation: Evaluation,
+) -> None:
+    sorted_pairs = closest.sorted() or [np.empty(0, np.float32), *[np.empty(0, np.int64)] * 2]
+    distance, identity, match = sorted_pairs
+    shard_ids, sample_indices = tables.split_identity(identity)
+    theirs = evaluation.images.identity[match]
+    evaluation_keys = np.full(len(match), "", object)
+    for position, name in enumerate(evaluation.names):
+        own = np.flatnonzero(evaluation.dataset[match] == position)
+        evaluation_keys[own] = read_keys(evaluation_manifests[name], theirs[own])
     columns = {
-        name: np.concatenate([block[name] for block in blocks] or [np.empty(0, object)])
-        for name in names
+        "shard_id": shard_ids,
+        "sample_index": sample_indices,
+        "key": read_keys([manifest], identity),
+        "evaluation_key": evaluation_keys,
+        "distance": distance,
     }
-    order = np.lexsort(
-        [
-            columns["evaluation_sample_index"],
-            columns["evaluation_shard_id"],
-            columns["evaluation_dataset"].astype(str),
-            columns["sample_index"],
-            columns["shard_id"],
-            columns["distance"],
-        ]
-    )
-    tables.write_table(path, {name: columns[name][order] for name in names}, schemas.DUPLICATES)
+    tables.write_table(path, columns | evaluation.match_columns(match), schemas.DUPLICATES)
 
 
-def _read_evaluation(dataset: str, manifests: list[Path]) -> dict[int, str]:
-    """Keys of an evaluation set by identity."""
-    own = [path for path in manifests if tables.read_json(path)["dataset"] == dataset]
-    samples = read_samples(own)
-    identities = tables.identity(samples.table).tolist()
-    return dict(zip(identities, samples.table["key"].to_pylist(), strict=True))
+def read_keys(manifests: list[Path], identities: np.ndarray) -> np.ndarray:
+    """The keys of some samples of a dataset, reading only the parts that hold them."""
+    keys = np.full(len(identities), "", object)
+    for manifest, here in parts_of(manifests, identities):
+        table = read_samples([manifest], ["shard_id", "sample_index", "key"]).table
+        rows = np.searchsorted(tables.identity(table), identities[here])
+        keys[here] = table["key"].take(rows).to_pylist()
+    return keys
 
 
 if __name__ == "__main__":

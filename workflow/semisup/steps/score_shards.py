@@ -1,23 +1,16 @@
-"""Score one part of U: the best classes of every image, and a status for every sample.
+"""Score one part of U: the best classes of every image, and a status for every sample."""
 
-Each shard is committed when it is done, in a work folder under a name that says what was scored with
-what, so a killed job goes on with the first shard that is missing.
-"""
-
-import hashlib
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
-from semisup import inference, loader, memory, models, schemas, settings, tables, tars
-from semisup.progress import Progress
-from semisup.samples import Samples, read_samples, rows_with_status
+from semisup import inference, memory, models, passes, schemas, settings, tables, tars
 from semisup.scores import write_scores
 from semisup.selection import Ranked
 from semisup.steps import run
@@ -40,114 +33,64 @@ def main(
     """
     memory.keep_freed()
     work = scores.parent / "work" / scores.stem
-    samples = read_samples([manifest])
-    numerics = models.numerics(settings.precision)
-    with_what = settings.canonical() + numerics + tables.file_sha256(weights)
-    committed = {
-        shard["shard_id"]: work
-        / f"{shard['shard_id']:06d}-{_digest(with_what + shard['sha256'])}.parquet"
-        for shard in tables.read_json(manifest)["shards"]
-    }
-    missing = [shard_id for shard_id, path in committed.items() if not _is_whole(path)]
-    if len(missing) < len(committed):
-        log.info(
-            "%d of %d shards are scored already", len(committed) - len(missing), len(committed)
-        )
-    for shard_id, columns in _score(settings, samples, missing, models.load(weights), workers):
-        tables.write_table(committed[shard_id], columns, schemas.SHARD_SCORES)
+    maker = ScoreMaker(passes.open_eye(weights, settings.precision), settings.classes_per_image)
+    committed = passes.commit_shards(
+        manifest, work, [maker], settings.canonical(), settings.batch_size, workers
+    )
+    write_part(settings, committed, scores, images)
+    shutil.rmtree(work, ignore_errors=True)
 
-    shards = [tables.read_table(path, schemas.SHARD_SCORES) for path in committed.values()]
-    scored = pa.concat_tables(shards).unify_dictionaries()
-    identity = tables.identity(samples.table)
-    ranked = _ranked(scored, identity)
+
+class ScoreMaker:
+    """The best classes of each image, and the logsumexp of its logits."""
+
+    schema = schemas.SHARD_SCORES
+
+    def __init__(self, eye: passes.Eye, classes_per_image: int) -> None:
+        self.eye, self.classes_per_image = eye, classes_per_image
+
+    def start(self, num_samples: int) -> None:
+        self.logsumexp = np.zeros(num_samples, np.float32)
+        self.num_classes = np.zeros(num_samples, np.int32)
+        self.class_ids, self.log_odds = [np.empty(0, np.int16)], [np.empty(0, np.float32)]
+
+    def add(self, at: np.ndarray, seen: models.Seen, fingerprints_N3: torch.Tensor) -> None:
+        top = inference.top_classes(seen.logits_NC, self.classes_per_image)
+        if not top.log_odds_NP.isfinite().all():
+            raise DataError("scores are not finite; the teacher's weights are bad.")
+        self.num_classes[at] = self.classes_per_image
+        self.logsumexp[at] = np.round(top.logsumexp_N.numpy() * 4096) / 4096
+        self.class_ids.append(top.class_ids_NP.numpy().astype(np.int16).ravel())
+        self.log_odds.append(top.log_odds_NP.numpy().ravel())
+
+    def columns(self) -> dict[str, Any]:
+        ends = np.cumsum([0, *self.num_classes]).astype(np.int32)
+        return {
+            "class_ids": pa.ListArray.from_arrays(ends, np.concatenate(self.class_ids)),
+            "log_odds": pa.ListArray.from_arrays(ends, np.concatenate(self.log_odds)),
+            "logsumexp": self.logsumexp,
+        }
+
+
+def write_part(
+    settings: settings.ScoreShards, committed: passes.Committed, scores: Path, images: Path
+) -> None:
+    """The tables of a part whose shards are all committed."""
+    numerics = models.numerics(settings.precision)
+    scored = committed.read(["class_ids", "log_odds", "logsumexp", "status", "reason"])
+    samples = committed.samples.table
+    ranked = _ranked(scored, tables.identity(samples))
     write_scores(scores, ranked, numerics)
     columns = {name: scored[name] for name in ("logsumexp", "status", "reason")}
-    columns |= {name: samples.table[name] for name in ("shard_id", "sample_index")}
+    columns |= {name: samples[name] for name in ("shard_id", "sample_index")}
     tables.write_table(images, columns, schemas.IMAGES)
     counts = Counter(scored["status"].cast(pa.string()).to_pylist())
     if len(ranked.identity) != counts[tars.OK] * settings.classes_per_image:
         raise DataError(
-            f"{manifest}: {len(ranked.identity)} scores for {counts[tars.OK]} images and "
+            f"{scores}: {len(ranked.identity)} scores for {counts[tars.OK]} images and "
             f"{settings.classes_per_image} classes each; this is a bug."
         )
-    shutil.rmtree(work, ignore_errors=True)
     log.info("%d samples, in %s: %s", len(scored), numerics, dict(counts))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether a committed shard need not be scored again; what could not be read is tried again."""
-    try:
-        status = tables.read_table(path, schemas.SHARD_SCORES, ["status"])["status"]
-    except DataError as error:
-        if path.exists():
-            log.warning("%s; the shard is scored again", error)
-        return False
-    return tars.READ_ERROR not in status.unique().to_pylist()
-
-
-def _score(
-    settings: settings.ScoreShards,
-    samples: Samples,
-    shard_ids: list[int],
-    teacher: models.Weights,
-    workers: int,
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The columns of SHARD_SCORES of each of these shards, one after the other."""
-    shard_of = samples.table["shard_id"].to_numpy()
-    readable = rows_with_status(samples, tars.OK, tars.BAD_LABEL)
-    rows = readable[np.isin(shard_of[readable], shard_ids)]
-    status = np.array(samples.table["status"].cast(pa.string()).to_pylist(), object)
-    status[readable] = tars.OK
-    reason = np.array(samples.table["reason"].to_pylist(), object)
-    reason[readable] = ""
-    num_classes = np.where(status == tars.OK, settings.classes_per_image, 0)
-    batches = loader.evaluation_batches(
-        samples, rows, teacher.image_size, teacher.resize, settings.batch_size, workers
-    )
-    predict = models.predictor(teacher, settings.precision, workers)
-    progress, done = Progress(f"score {samples.dataset}", len(rows)), 0
-    batch = next(batches, None)
-    for shard_id in shard_ids:
-        own = np.flatnonzero(shard_of == shard_id)
-        logsumexp = np.zeros(len(own), np.float32)
-        class_ids, log_odds = [np.empty(0, np.int16)], [np.empty(0, np.float32)]
-        # No batch spans two shards.
-        while batch is not None and shard_of[_first_row(batch)] == shard_id:
-            for row, kind, why in batch.failures:
-                status[row], reason[row], num_classes[row] = kind, why, 0
-            if len(batch.rows):
-                logits_NC = predict(batch.images_NCHW)
-                top = inference.top_classes(logits_NC, settings.classes_per_image)
-                if not top.log_odds_NP.isfinite().all():
-                    raise DataError(
-                        f"{samples.shard_paths[shard_id]}: scores are not finite; the teacher's "
-                        "weights are bad."
-                    )
-                logsumexp[batch.rows - own[0]] = np.round(top.logsumexp_N.numpy() * 4096) / 4096
-                class_ids.append(top.class_ids_NP.numpy().astype(np.int16).ravel())
-                log_odds.append(top.log_odds_NP.numpy().ravel())
-            done += len(batch.rows) + len(batch.failures)
-            progress.update(done)
-            batch = next(batches, None)
-        ends = np.cumsum([0, *num_classes[own]]).astype(np.int32)
-        yield (
-            shard_id,
-            {
-                "class_ids": pa.ListArray.from_arrays(ends, np.concatenate(class_ids)),
-                "log_odds": pa.ListArray.from_arrays(ends, np.concatenate(log_odds)),
-                "logsumexp": logsumexp,
-                "status": status[own],
-                "reason": reason[own],
-            },
-        )
-
-
-def _first_row(batch: loader.Batch) -> int:
-    return min([*batch.rows[:1].tolist(), *(row for row, _, _ in batch.failures)])
 
 
 def _ranked(scored: pa.Table, identity: np.ndarray) -> Ranked:

@@ -15,7 +15,7 @@ from semisup import memory, schemas, settings, tables
 from semisup.changes import record_changes
 from semisup.ledger import ImageCounts
 from semisup.rankings import LogitTable, TagTable, look_up
-from semisup.removal import COPY, DUPLICATE, removed_images
+from semisup.removal import REASONS, Recorded, removed_images
 from semisup.samples import read_samples, samples_path
 from semisup.scores import Allowed, OpenPart, Rows, ScoreTable, merge
 from semisup.selection import (
@@ -41,8 +41,9 @@ def main(
     counts: Path,
     failures: Path,
     classes: Path,
-    pairs: list[Path],
+    first_nearest: list[Path],
     copies: list[Path],
+    near_copies: list[Path],
     reviewed: list[Path],
     selection: Path,
     removed: Path,
@@ -52,15 +53,17 @@ def main(
 ) -> None:
     """Write the selection, the images it may not contain, and a summary of both.
 
-    ``classes``: the teacher's class names, one a line. ``pairs``, ``copies``, ``reviewed``: at most
-    one file each. ``made_with``: the settings, apart from the summary, so that a selection that
+    ``classes``: the teacher's class names, one a line. ``first_nearest`` (of as many parts as there are
+    scores), ``copies``, ``near_copies``, ``reviewed``: at most one file each. ``made_with``: the settings, apart from the summary, so that a selection that
     comes out the same with others makes nothing stale. Raises DataError when a reviewed image is
     unknown, or no image is selected.
     """
     memory.keep_freed()
     workers = max(workers, 1)
     manifests = tables.part_paths(first_manifest, settings.num_parts)
-    removal = removed_images(settings.remove, pairs, copies, reviewed, manifests)
+    nearest = [p for first in first_nearest for p in tables.part_paths(first, settings.num_parts)]
+    recorded = Recorded(nearest, copies, near_copies, reviewed)
+    removal = removed_images(settings.remove, recorded, manifests)
     _write_removed(removed, removal)
     removed_ids = removal["identity"].to_numpy(np.int64)
     failed = tables.identity(tables.read_table(failures, schemas.FAILURES))
@@ -97,9 +100,7 @@ def main(
             "num_rows": len(chosen.identity),
             "num_distinct": len(np.unique(chosen.identity)),
             **images,
-            "removed": {
-                reason: int((removal["reason"] == reason).sum()) for reason in (DUPLICATE, COPY)
-            },
+            "removed": {reason: int((removal["reason"] == reason).sum()) for reason in REASONS},
             "classes": [
                 {
                     "class_id": i,

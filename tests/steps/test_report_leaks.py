@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+from made_report import Outcome, text_of
+
+from semisup.checks import load_config
+from semisup.report.leaks import learned_from
+from small import read_config
+
+
+@pytest.fixture
+def outcome(tmp_path: Path) -> Outcome:
+    return Outcome(tmp_path)
+
+
+def test_the_report_says_how_many_evaluation_images_are_leaked_into_what(outcome) -> None:
+    text = text_of(outcome.make())
+    assert "test 40 labeled 1 1" in text
+    assert "test 40 unlabeled 0 not compared" in text
+    assert "test 40 top 1 1" in text
+    assert "3 images of test share their hash" in text
+    assert "Of unlabeled not all pairs are recorded beyond 0.0800" in text
+
+
+def test_accuracy_is_split_into_leaked_and_clean_images(outcome) -> None:
+    """The student is right on the first 36 of 40; it learned from D and its selection."""
+    text = text_of(outcome.make(student_hits=36, baseline_hits=20))
+    split = "student/finetune top, labeled test features"
+    assert f"{split} 50.0 % (9.5–90.5), 2 92.1 % (79.2–97.3), 38" in text
+    assert "baseline/train labeled test features 100.0 % (20.7–100.0), 1 48.7 %" in text
+
+
+def test_images_that_were_not_compared_ask_for_attention(outcome) -> None:
+    text = text_of(outcome.make())
+    assert "2 images of test could not be described (2 truncated_image)" in text
+    assert "Of 5 images of unlabeled the descriptor says nothing" in text
+
+
+def test_recall_is_shown_kind_by_kind_at_equal_false_positives(outcome) -> None:
+    text = text_of(outcome.make())
+    assert "Of 10 evaluation images, near-duplicates were planted" in text
+    assert "planted found at 0.1002 found at 0.1019 found at 0.1095 found at 0.1380" in text
+    assert "mirrored 60.0 % 60.0 % 60.0 % 70.0 % 0.0 %" in text
+    assert "other evaluation images 5.0 % 5.0 % 5.0 % 20.0 %" in text
+
+
+def test_a_review_shows_what_a_cut_would_remove_wrongly(outcome, tmp_path) -> None:
+    review = tmp_path / "reviewed.csv"
+    lines = "0,0,remove\n0,1,remove\n0,2,keep\n0,3,keep\n"
+    review.write_text("shard_id,sample_index,decision\n" + lines)
+    outcome.config["duplicates"]["remove"]["reviewed"] = str(review)
+    text = text_of(outcome.make())
+    assert "reviewed, up to kept removed 0.0500 0 1" not in text  # two pairs share the first bin
+    assert "0.2000 1 0" in text
+
+
+def test_a_model_learned_from_all_its_stages_and_from_where_it_started() -> None:
+    raw = read_config()
+    raw["models"]["other"] = {
+        "arch": "cifar_resnet8_w8", "init": "student",
+        "train": {"on": "validation", "recipe": "supervised"},
+    }  # fmt: skip
+    raw["evaluate"]["on"] = ["test"]
+    config = load_config(raw)
+    assert learned_from(config, "student", "pretrain") == ["top"]
+    assert learned_from(config, "student", "finetune") == ["top", "labeled"]
+    assert learned_from(config, "other", "train") == ["top", "labeled", "validation"]

@@ -1,0 +1,136 @@
+"""Which images may not be selected, from tables written here."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import Dataset, make_jpeg
+from semisup import schemas, tables
+from semisup.config import Remove
+from semisup.removal import Recorded, removed_images
+from semisup.tables import DataError
+
+DISTANCES = {0: 0.1, 1: 0.2, 2: 0.2, 3: 0.4, 4: 0.5}  # of samples of shard 0
+HEADER = "shard_id,sample_index,key,decision\n"
+
+
+@pytest.fixture
+def manifests(make_dataset: Dataset) -> list[Path]:
+    return make_dataset([[(f"k{i}", {"jpg": make_jpeg(i)}) for i in range(9)]], None, "u")
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Recorded:
+    match = {"evaluation_dataset": ["test"] * 5, "evaluation_shard_id": [0] * 5}
+    match |= {"evaluation_sample_index": range(5), "shard_id": [0] * 5}
+    nearest = {"sample_index": list(DISTANCES), "distance": list(DISTANCES.values()), **match}
+    tables.write_table(tmp_path / "nearest.parquet", nearest, schemas.NEAREST)
+    # Sample 4 has the pixels of a test image, 6 of sample 5, 7 is close to 5.
+    copies = {"shard_id": [0, 0], "sample_index": [4, 6], "first_dataset": ["test", "u"]}
+    copies |= {"first_shard_id": [0, 0], "first_sample_index": [4, 5], "same": ["pixels"] * 2}
+    tables.write_table(tmp_path / "copies.parquet", copies, schemas.COPIES)
+    near = {"shard_id": [0], "sample_index": [7], "first_shard_id": [0], "first_sample_index": [5]}
+    near["distance"] = np.array([0.01], np.float32)
+    tables.write_table(tmp_path / "near.parquet", near, schemas.NEAR_COPIES)
+    names = [[tmp_path / f"{name}.parquet"] for name in ("nearest", "copies", "near")]
+    return Recorded(*names, reviewed=[])
+
+
+def removed(recorded: Recorded, manifests: list[Path], **rules: object) -> dict[int, str]:
+    rules = {"evaluation_copies": False, "copies": False, "near_copies": False, **rules}
+    found = removed_images(Remove.model_validate(rules), recorded, manifests)
+    return dict(zip(found.identity.tolist(), found.reason.tolist(), strict=True))
+
+
+NEAR = "duplicate_of_evaluation"
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ({}, {}),
+        ({"closest": 2}, {0: NEAR, 1: NEAR}),  # a tie: the first identity
+        ({"max_distance": 0.2}, {0: NEAR, 1: NEAR, 2: NEAR}),
+        ({"closest": 4, "max_distance": 0.1}, dict.fromkeys(range(4), NEAR)),
+        ({"evaluation_copies": True}, {4: "copy_of_evaluation"}),
+        ({"evaluation_copies": True, "closest": 9},
+         {**dict.fromkeys(range(4), NEAR), 4: "copy_of_evaluation"}),
+        ({"copies": True, "near_copies": True}, {6: "copy", 7: "near_copy"}),
+    ],
+)  # fmt: skip
+def test_each_rule_removes_what_it_says(recorded, manifests, rules, expected) -> None:
+    assert removed(recorded, manifests, **rules) == expected
+
+
+def test_without_rules_nothing_is_read() -> None:
+    nowhere = [Path("nowhere")]
+    assert len(removed_images(None, Recorded(nowhere, nowhere, nowhere, nowhere), [])) == 0
+
+
+def reviewed(recorded: Recorded, tmp_path: Path, lines: str) -> Recorded:
+    path = tmp_path / "reviewed.csv"
+    path.write_text(lines)
+    return recorded._replace(reviewed=[path])
+
+
+def test_a_review_overrides_distances_and_evaluation_copies_but_not_copies(
+    recorded, manifests, tmp_path
+) -> None:
+    lines = "0,0,k0,keep\n0,4,k4,keep\n0,6,k6,keep\n0,3,k3,remove\n0,8,k8,remove\n"
+    recorded = reviewed(recorded, tmp_path, HEADER + lines)
+    rules = {"closest": 2, "evaluation_copies": True, "copies": True}
+    found = {1: NEAR, 3: NEAR, 6: "copy", 8: NEAR}
+    assert removed(recorded, manifests, **rules) == found
+
+
+def test_an_image_close_to_two_evaluation_images_is_removed_if_one_row_says_so(
+    recorded, manifests, tmp_path
+) -> None:
+    recorded = reviewed(recorded, tmp_path, HEADER + "0,1,k1,keep\n0,1,k1,remove\n0,2,k2,keep\n")
+    assert removed(recorded, manifests) == {1: NEAR}
+
+
+def test_the_distance_is_that_to_the_closest_evaluation_image_where_it_is_recorded(
+    recorded, manifests, tmp_path
+) -> None:
+    recorded = reviewed(recorded, tmp_path, HEADER + "0,8,k8,remove\n")
+    found = removed_images(Remove(closest=1), recorded, manifests)
+    known = dict(zip(found.identity.tolist(), found.distance.tolist(), strict=True))
+    assert known[0] == np.float32(0.1)
+    assert known[4] == np.float32(0.5)
+    assert np.isnan(known[6]) and np.isnan(known[8])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (HEADER + "0,9,k9,remove\n3,0,far,keep\n0,1,k1,keep\n",
+         r"2 images are not in U: k9 \(sample 9 of shard 0\), far \(sample 0 of shard 3\)"),
+        (HEADER + "0,1,k2,remove\n0,2,k2,keep\n",
+         r"1 unknown keys: 'k2' \(sample 1 of shard 0 is 'k1'\)\. The list was made for another"),
+        ("shard_id,sample_index,decision\n0,99,remove\n", "1 images are not in U: image "),
+        (HEADER + "0,1,k1,maybe\n", "decision must be keep or remove, not .'maybe'"),
+        (HEADER + "0,one,k1,keep\n", r"line 2: .* must be whole numbers from 0, not '0' and 'one'"),
+        (HEADER + "0,1,k1,keep\n-1,1,k1,keep\n", "line 3: .* not '-1' and '1'"),
+        (HEADER + "0,1.5,k1,keep\n", "line 2: .* not '0' and '1.5'"),
+        ("shard_id,decision\n0,keep\n", "columns .'sample_index'. are missing"),
+        ("", "cannot be read as CSV"),
+    ],
+)  # fmt: skip
+def test_a_wrong_review_is_refused(recorded, manifests, tmp_path, content, message) -> None:
+    with pytest.raises(DataError, match=message):
+        removed(reviewed(recorded, tmp_path, content), manifests)
+
+
+def test_at_most_twenty_unknown_images_are_listed(recorded, manifests, tmp_path) -> None:
+    lines = "".join(f"5,{i},x{i},keep\n" for i in range(30))
+    with pytest.raises(DataError, match=r"30 images are not in U: x0 .*x19 .* and 10 more"):
+        removed(reviewed(recorded, tmp_path, HEADER + lines), manifests)
+
+
+def test_keys_that_look_like_numbers_or_nothing_are_text(make_dataset, recorded, tmp_path) -> None:
+    samples = [(key, {"jpg": make_jpeg(i)}) for i, key in enumerate(("007", "NA", "1e3"))]
+    manifests = make_dataset([samples], None, "u2")
+    lines = HEADER + "0,0,007,keep\n0,1,NA,remove\n0,2,1e3,keep\n"
+    assert removed(reviewed(recorded, tmp_path, lines), manifests) == {1: NEAR}

@@ -1,0 +1,106 @@
+"""Which evaluation images have a near-duplicate in what models learn from."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import faiss
+import numpy as np
+import pyarrow as pa
+
+from semisup import schemas, tables
+from semisup.copies import DECODED
+
+BITS = 4
+"""Perceptual hashes that differ in so many of their 64 bits at most are called the same picture."""
+
+FEATURES, HASH = "features", "perceptual hash"
+
+
+class Leak(NamedTuple):
+    """Evaluation images with something close in a source: one row each, by identity."""
+
+    dataset: np.ndarray  # object
+    identity: np.ndarray
+    distance: np.ndarray  # float32: between features, or bits that differ
+
+
+def by_features(pairs: pa.Table, cut: float, learned: np.ndarray | None = None) -> Leak:
+    """From the closest pairs of a dataset; ``learned``: identities, ascending, if not all count."""
+    distance = pairs["distance"].to_numpy()
+    rows = np.flatnonzero(distance <= np.float32(cut))
+    if learned is not None:
+        rows = rows[np.isin(tables.identity(pairs, rows=rows), learned)]
+    dataset = pairs["evaluation_dataset"].to_numpy()[rows]
+    return _first_of_each(dataset, tables.identity(pairs, "evaluation_", rows), distance[rows])
+
+
+def by_hash(
+    evaluation: dict[str, tuple[np.ndarray, np.ndarray]], hashes: np.ndarray, bits: int = BITS
+) -> Leak:
+    """``evaluation``: identities and hashes of each set; ``hashes``: int64, of a source."""
+    blocks = [Leak(np.empty(0, object), np.empty(0, np.int64), np.empty(0, np.float32))]
+    index = faiss.IndexBinaryFlat(64)
+    index.add(np.unique(hashes).view(np.uint8).reshape(-1, 8))
+    for name, (identity, theirs) in evaluation.items():
+        distinct, place = np.unique(theirs, return_inverse=True)
+        least = np.full(len(distinct), np.inf, np.float32)
+        for first in range(0, len(distinct), 4096):
+            queries = distinct[first : first + 4096].view(np.uint8).reshape(-1, 8)
+            limits, found, _ = index.range_search(queries, bits + 1)
+            rows = np.repeat(np.arange(len(queries)), np.diff(limits).astype(np.int64))
+            np.minimum.at(least, first + rows, found.astype(np.float32))
+        own = np.flatnonzero(np.isfinite(least[place]))
+        dataset = np.full(len(own), name, object)
+        blocks.append(Leak(dataset, identity[own], least[place][own]))
+    return Leak(*(np.concatenate(columns) for columns in zip(*blocks, strict=True)))
+
+
+def _first_of_each(dataset: np.ndarray, identity: np.ndarray, distance: np.ndarray) -> Leak:
+    order = np.lexsort((distance, identity, dataset.astype(str)))
+    dataset, identity, distance = dataset[order], identity[order], distance[order]
+    new = np.ones(len(order), bool)
+    new[1:] = (dataset[1:] != dataset[:-1]) | (identity[1:] != identity[:-1])
+    return Leak(dataset[new], identity[new], distance[new])
+
+
+def read_hashes(
+    paths: list[Path], learned: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Identities and perceptual hashes of the decoded images of a dataset, or of some of them."""
+    identities, hashes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for path in paths:
+        names = ["shard_id", "sample_index", "perceptual_hash", "status"]
+        table = tables.read_table(path, schemas.DESCRIBED, names)
+        status = table["status"].cast(pa.string()).to_numpy(zero_copy_only=False).astype(str)
+        rows = np.flatnonzero(np.isin(status, DECODED))
+        identity = tables.identity(table, rows=rows)
+        if learned is not None:
+            kept = np.isin(identity, learned)
+            rows, identity = rows[kept], identity[kept]
+        identities.append(identity)
+        hashes.append(table["perceptual_hash"].to_numpy()[rows])
+    return np.concatenate(identities), np.concatenate(hashes)
+
+
+def leak_columns(found: list[tuple[str, str, Leak]]) -> dict[str, Any]:
+    """The columns of the table of leaks; each entry: source, what compares, the leak."""
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for source, by, leak in found:
+            shard_ids, sample_indices = tables.split_identity(leak.identity)
+            yield {
+                "source": np.full(len(leak.identity), source, object),
+                "by": np.full(len(leak.identity), by, object),
+                "evaluation_dataset": leak.dataset,
+                "evaluation_shard_id": shard_ids,
+                "evaluation_sample_index": sample_indices,
+                "distance": leak.distance,
+            }
+
+    blocks = list(rows())
+    empty = np.empty(0, object)
+    return {
+        name: np.concatenate([block[name] for block in blocks] or [empty])
+        for name in schemas.LEAKS.names
+    }

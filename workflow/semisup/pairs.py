@@ -1,0 +1,104 @@
+"""What is kept of the close pairs: the nearest of each image, and the closest of all."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from semisup import schemas, tables
+from semisup.features import Features, read_all
+
+
+class Evaluation(NamedTuple):
+    """The images of all evaluation sets, sets by name, each by identity: the order of ties."""
+
+    names: list[str]
+    dataset: np.ndarray  # of each image, as a position in ``names``
+    images: Features
+
+    def match_columns(self, rows: np.ndarray) -> dict[str, Any]:
+        """The columns that name the evaluation images of these rows."""
+        shard_ids, sample_indices = tables.split_identity(self.images.identity[rows])
+        return {
+            "evaluation_dataset": np.array(self.names, object)[self.dataset[rows]],
+            "evaluation_shard_id": shard_ids,
+            "evaluation_sample_index": sample_indices,
+        }
+
+
+def read_evaluation(parts: dict[str, list[Path]]) -> Evaluation:
+    """The features of the evaluation sets, given the files of each."""
+    names = sorted(parts)
+    sets = [read_all(parts[name]) for name in names]
+    counts = [len(images.identity) for images in sets]
+    images = Features(*(np.concatenate(columns) for columns in zip(*sets, strict=True)))
+    return Evaluation(names, np.repeat(np.arange(len(names)), counts), images)
+
+
+class Nearest:
+    """The closest evaluation image of each of some images; ties: the first."""
+
+    def __init__(self, num_images: int) -> None:
+        self.distance = np.full(num_images, np.inf, np.float32)
+        self.match = np.full(num_images, -1, np.int64)
+
+    def add(self, query: np.ndarray, match: np.ndarray, distance: np.ndarray) -> None:
+        order = np.lexsort((match, distance, query))
+        query, first = np.unique(query[order], return_index=True)
+        match, distance = match[order][first], distance[order][first]
+        known, found = self.distance[query], self.match[query]
+        closer = (distance < known) | ((distance == known) & (match < found))
+        self.distance[query[closer]] = distance[closer]
+        self.match[query[closer]] = match[closer]
+
+
+class Closest:
+    """The ``limit`` closest pairs of all that are added, in any order.
+
+    The order is total: distance, then the columns after it, so what is kept does not depend on how
+    pairs come in blocks and parts. Memory: twice the limit, and a block.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.cut, self.count = limit, np.float32(np.inf), 0
+        self.blocks: list[list[np.ndarray]] = []
+        self.num_dropped = 0
+
+    def add(self, distance: np.ndarray, *others: np.ndarray) -> None:
+        """``others``: columns that order pairs of equal distance and tell them apart."""
+        kept = np.flatnonzero(distance <= self.cut)
+        self.num_dropped += len(distance) - len(kept)
+        self.blocks.append([column[kept] for column in (distance, *others)])
+        self.count += len(kept)
+        if self.count > 2 * self.limit:
+            self.blocks = [self.sorted()]
+            self.num_dropped += self.count - self.limit
+            self.count = self.limit
+            self.cut = self.blocks[0][0][-1] if self.limit else np.float32(-1)
+
+    def sorted(self) -> list[np.ndarray]:
+        """The columns of the pairs, closest first; none if nothing was added."""
+        if not self.blocks:
+            return []
+        columns = [np.concatenate(column) for column in zip(*self.blocks, strict=True)]
+        order = np.lexsort(columns[::-1])[: self.limit]
+        return [column[order] for column in columns]
+
+
+def merge_pairs(paths: list[Path], limit: int) -> dict[str, np.ndarray]:
+    """The columns of the ``limit`` closest pairs of all parts, closest first."""
+    names = schemas.DUPLICATES.names
+    order = ["distance", "shard_id", "sample_index", "evaluation_dataset"]
+    order += ["evaluation_shard_id", "evaluation_sample_index"]
+    order += [name for name in names if name not in order]
+    closest = Closest(limit)
+    for path in paths:
+        table = tables.read_table(path, schemas.DUPLICATES)
+        closest.add(*(_column(table[name].to_numpy()) for name in order))
+    found = dict(zip(order, closest.sorted(), strict=False))
+    return {name: found.get(name, np.empty(0, object)) for name in names}
+
+
+def _column(values: np.ndarray) -> np.ndarray:
+    """Text as what numpy sorts."""
+    return values.astype(str) if values.dtype == object else values

@@ -1,0 +1,171 @@
+"""One pass over the images of a part: each is decoded once, for all that is made of it.
+
+Each shard is committed when it is done, in a work folder under a name that says what was made of
+what, so a killed job goes on with the first shard that is missing.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from semisup import fingerprints, loader, models, schemas, tables, tars, transforms
+from semisup.progress import Progress
+from semisup.samples import Samples, read_samples, rows_with_status
+from semisup.tables import DataError
+
+log = logging.getLogger("semisup")
+
+
+class Eye(NamedTuple):
+    """A network that looks at the images, in one precision. ``sha256``: of the file of its weights."""
+
+    weights: models.Weights
+    sha256: str
+    precision: str
+
+    def with_what(self) -> str:
+        return models.numerics(self.precision) + self.sha256
+
+
+def open_eye(path: Path, precision: str) -> Eye:
+    return Eye(models.load(path), tables.file_sha256(path), precision)
+
+
+class Maker(Protocol):
+    """Makes some columns of a shard, one row per sample, from what its eye sees."""
+
+    eye: Eye
+    schema: pa.Schema
+
+    def start(self, num_samples: int) -> None: ...
+
+    def add(self, at: np.ndarray, seen: models.Seen, fingerprints_N3: torch.Tensor) -> None:
+        """``at``: places of the images in the shard, ascending from batch to batch."""
+        ...
+
+    def columns(self) -> dict[str, Any]: ...
+
+
+class Committed(NamedTuple):
+    """The shards of a part, each with what was made of its samples, in order."""
+
+    samples: Samples
+    paths: list[Path]
+    schema: pa.Schema
+
+    def read(self, columns: list[str]) -> pa.Table:
+        """Some columns of all shards: a row per sample of the part."""
+        shards = [tables.read_table(path, self.schema, columns) for path in self.paths]
+        return pa.concat_tables(shards).unify_dictionaries()
+
+
+def commit_shards(
+    manifest: Path, work: Path, makers: list[Maker], settings: str, batch_size: int, workers: int
+) -> Committed:
+    """Make what is missing of the shards of a part.
+
+    ``settings``: canonical; with the weights and the shard they name what is committed.
+    """
+    samples = read_samples([manifest])
+    with_what = settings + "".join(maker.eye.with_what() for maker in makers)
+    schema = pa.schema([*schemas.STATUS, *(f for maker in makers for f in maker.schema)])
+    committed = {
+        shard["shard_id"]: work
+        / f"{shard['shard_id']:06d}-{_digest(with_what + shard['sha256'])}.parquet"
+        for shard in tables.read_json(manifest)["shards"]
+    }
+    missing = [shard_id for shard_id, path in committed.items() if not _is_whole(path, schema)]
+    if len(missing) < len(committed):
+        log.info("%d of %d shards are done already", len(committed) - len(missing), len(committed))
+    for shard_id, columns in _make(samples, missing, makers, batch_size, workers):
+        tables.write_table(committed[shard_id], columns, schema)
+    return Committed(samples, list(committed.values()), schema)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _is_whole(path: Path, schema: pa.Schema) -> bool:
+    """Whether a committed shard need not be made again; what could not be read is tried again."""
+    try:
+        status = tables.read_table(path, schema, ["status"])["status"]
+    except DataError as error:
+        if path.exists():
+            log.warning("%s; the shard is done again", error)
+        return False
+    return tars.READ_ERROR not in status.unique().to_pylist()
+
+
+def _make(
+    samples: Samples, shard_ids: list[int], makers: list[Maker], batch_size: int, workers: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The columns of each of these shards, one shard after the other."""
+    shard_of = samples.table["shard_id"].to_numpy()
+    readable = rows_with_status(samples, tars.OK, tars.BAD_LABEL)
+    rows = readable[np.isin(shard_of[readable], shard_ids)]
+    status = np.array(samples.table["status"].cast(pa.string()).to_pylist(), object)
+    status[readable] = tars.OK
+    reason = np.array(samples.table["reason"].to_pylist(), object)
+    reason[readable] = ""
+    batches, look = _observe(samples, rows, makers, batch_size, workers)
+    progress, done = Progress(f"look at {samples.dataset}", len(rows)), 0
+    batch = next(batches, None)
+    for shard_id in shard_ids:
+        own = np.flatnonzero(shard_of == shard_id)
+        for maker in makers:
+            maker.start(len(own))
+        # No batch spans two shards.
+        while batch is not None and shard_of[_first_row(batch)] == shard_id:
+            for row, kind, why in batch.failures:
+                status[row], reason[row] = kind, why
+            if len(batch.rows):
+                for maker, seen in zip(makers, look(batch), strict=True):
+                    if not (seen.logits_NC.isfinite().all() and seen.features_ND.isfinite().all()):
+                        raise DataError(
+                            f"{samples.shard_paths[shard_id]}: scores or features are not finite; "
+                            f"the weights are bad ({maker.eye.weights.arch})."
+                        )
+                    maker.add(batch.rows - own[0], seen, batch.more[0])
+            done += len(batch.rows) + len(batch.failures)
+            progress.update(done)
+            batch = next(batches, None)
+        columns = {"status": status[own], "reason": reason[own]}
+        for maker in makers:
+            columns |= maker.columns()
+        yield shard_id, columns
+
+
+def _first_row(batch: loader.Batch) -> int:
+    return min([*batch.rows[:1].tolist(), *(row for row, _, _ in batch.failures)])
+
+
+def _observe(
+    samples: Samples, rows: np.ndarray, makers: list[Maker], batch_size: int, workers: int
+) -> tuple[Iterator[loader.Batch], Any]:
+    """The batches, and what each maker's eye sees of one; makers with the same eye share it."""
+    eyes = {(maker.eye.sha256, maker.eye.precision): maker.eye for maker in makers}
+    sizes = list(dict.fromkeys((e.weights.image_size, e.weights.resize) for e in eyes.values()))
+    others = [transforms.evaluation_transform(*size) for size in sizes[1:]]
+    batches = loader.evaluation_batches(
+        samples, rows, *sizes[0], batch_size, workers, [fingerprints.fingerprint, *others]
+    )
+    observers = {
+        name: models.observer(eye.weights, eye.precision, workers) for name, eye in eyes.items()
+    }
+
+    def look(batch: loader.Batch) -> list[models.Seen]:
+        images = dict(zip(sizes, [batch.images_NCHW, *batch.more[1:]], strict=True))
+        seen = {
+            name: observers[name](images[eye.weights.image_size, eye.weights.resize])
+            for name, eye in eyes.items()
+        }
+        return [seen[maker.eye.sha256, maker.eye.precision] for maker in makers]
+
+    return batches, look

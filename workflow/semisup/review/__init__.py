@@ -1,0 +1,1 @@
+"""The page on which a person looks at the closest pairs and decides."""

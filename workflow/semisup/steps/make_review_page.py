@@ -1,0 +1,84 @@
+"""Make the page on which a person reviews the closest pairs."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semisup import schemas, settings, tables
+from semisup.report.gallery import Picture, read_pictures
+from semisup.review.page import render
+from semisup.samples import parts_of, read_samples
+from semisup.steps import run
+
+log = logging.getLogger("semisup")
+
+EVALUATION = "evaluation_"
+
+
+def main(
+    settings: settings.MakeReviewPage,
+    pairs: Path,
+    first_manifest: Path,
+    evaluation_manifests: list[Path],
+    page: Path,
+) -> None:
+    """``evaluation_manifests``: the first part of each set, sets by name."""
+    with tables.open_table(pairs, schemas.DUPLICATES) as file:
+        blocks = file.iter_batches(settings.num_pairs)
+        closest = next(blocks, None)
+    rows: list[dict[str, Any]] = closest.to_pylist() if closest else []
+    unlabeled = tables.read_json(first_manifest)["dataset"]
+    manifests = {unlabeled: tables.part_paths(first_manifest, settings.num_parts)}
+    for name, first in zip(sorted(settings.evaluation), evaluation_manifests, strict=True):
+        manifests[name] = tables.part_paths(first, settings.evaluation[name])
+    shown = Shown(manifests, settings.classes)
+    for name in manifests:
+        own = [row for row in rows if name in (unlabeled, row["evaluation_dataset"])]
+        shown.read(name, {_identity(row, "" if name == unlabeled else EVALUATION) for row in own})
+    rendered = []
+    for row in rows:
+        ours = unlabeled, _identity(row, "")
+        theirs = row["evaluation_dataset"], _identity(row, EVALUATION)
+        row["distance"] = round(row["distance"], 6)
+        row |= {"class": shown.classes[ours], "evaluation_class": shown.classes[theirs]}
+        rendered.append(row | {"pictures": [shown.places[ours], shown.places[theirs]]})
+    title = f"Closest pairs of {unlabeled} and {' and '.join(sorted(settings.evaluation))}"
+    sources = [picture.src for picture in shown.pictures]
+    problems = [picture.problem for picture in shown.pictures]
+    tables.write_bytes(page, render(title, rendered, sources, problems).encode())
+    log.info("%d pairs, %d pictures", len(rendered), len(sources))
+
+
+class Shown:
+    """The pictures of the page, where each image has its own, and the names of their classes."""
+
+    def __init__(self, manifests: dict[str, list[Path]], classes: list[str]) -> None:
+        self.manifests, self.class_names = manifests, classes
+        self.pictures: list[Picture] = []
+        self.places: dict[tuple[str, int], int] = {}
+        self.classes: dict[tuple[str, int], str] = {}
+
+    def read(self, dataset: str, identities: set[int]) -> None:
+        found = read_pictures(self.manifests[dataset], identities)
+        for identity, picture in found.items():
+            self.places[dataset, identity] = len(self.pictures)
+            self.pictures.append(picture)
+            self.classes[dataset, identity] = ""
+        wanted = np.array(sorted(identities), np.int64)
+        for manifest, here in parts_of(self.manifests[dataset], wanted):
+            table = read_samples([manifest], ["shard_id", "sample_index", "label"]).table
+            rows = np.searchsorted(tables.identity(table), wanted[here])
+            labels = table["label"].take(rows).to_pylist()
+            for identity, label in zip(wanted[here].tolist(), labels, strict=True):
+                if label is not None and 0 <= label < len(self.class_names):
+                    self.classes[dataset, identity] = self.class_names[label]
+
+
+def _identity(row: dict[str, Any], prefix: str) -> int:
+    return int(row[f"{prefix}shard_id"]) << 32 | int(row[f"{prefix}sample_index"])
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,109 @@
+"""Find the evaluation images with a near-duplicate in D, U and the selections."""
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from semisup import schemas, settings, tables, tars
+from semisup.leaks import FEATURES, HASH, by_features, by_hash, leak_columns, read_hashes
+from semisup.removal import read_nearest
+from semisup.selection import closest_images
+from semisup.steps import run
+
+log = logging.getLogger("semisup")
+
+
+def main(
+    settings: settings.MeasureLeaks,
+    results: Path,
+    leaks: Path,
+    summary: Path,
+) -> None:
+    """Write the evaluation images that are leaked, and what was called close.
+
+    Of U by features alone: comparing a billion hashes is left out, what is selected is not.
+    """
+    features = results / "features" / settings.descriptor
+    evaluation = {
+        name: read_hashes(_parts(features / name, "images", settings.num_parts[name]))
+        for name in sorted(settings.evaluation)
+    }
+    cut = settings.leak_distance
+    if cut is None:
+        cut = max((_cut(settings, results, name) for name in settings.unlabeled), default=0.0)
+    found, complete_to = [], {}
+    for name in sorted({*settings.unlabeled, *settings.labelled}):
+        pairs = tables.read_table(results / f"duplicates/{name}/pairs.parquet", schemas.DUPLICATES)
+        if len(pairs) == settings.max_pairs:  # more may have been dropped
+            complete_to[name] = float(pairs["distance"][-1].as_py())
+        found.append((name, FEATURES, by_features(pairs, cut)))
+        images = _parts(features / name, "images", settings.num_parts[name])
+        if name in settings.labelled:
+            found.append((name, HASH, by_hash(evaluation, read_hashes(images)[1])))
+        for selection in sorted(s for s, of in settings.selections.items() if of == name):
+            learned = _selected(results / f"selections/{selection}/selection.parquet")
+            found.append((selection, FEATURES, by_features(pairs, cut, learned)))
+            hashes = read_hashes(images, learned)[1]
+            found.append((selection, HASH, by_hash(evaluation, hashes)))
+    tables.write_table(leaks, leak_columns(found), schemas.LEAKS)
+    by_chance = {
+        name: _repeats(identity, hashes) for name, (identity, hashes) in evaluation.items()
+    }
+    tables.write_json(
+        summary,
+        {
+            "leaks_sha256": tables.file_sha256(leaks),
+            "cut": cut,
+            "complete_to": complete_to,
+            "repeated_hashes": by_chance,
+            "not_compared": {
+                name: _not_compared(_parts(features / name, "images", num_parts))
+                for name, num_parts in sorted(settings.num_parts.items())
+            },
+        },
+    )
+    for source, by, leak in found:
+        log.info("%d evaluation images leaked into %s, by %s", len(leak.identity), source, by)
+
+
+def _parts(folder: Path, table: str, num_parts: int) -> list[Path]:
+    return tables.part_paths(folder / f"{table}-00000.parquet", num_parts)
+
+
+def _cut(settings: settings.MeasureLeaks, results: Path, unlabeled: str) -> float:
+    """The distance of the last image that distances remove; of all recorded if none does."""
+    remove = settings.remove
+    nearest = _parts(results / "duplicates" / unlabeled, "nearest", settings.num_parts[unlabeled])
+    identities, distances = read_nearest(nearest)
+    if not remove.closest and remove.max_distance is None:
+        return settings.record_distance
+    _, removed = closest_images(identities, distances, remove.closest, remove.max_distance)
+    return max(float(removed.max(initial=0)), remove.max_distance or 0.0)
+
+
+def _not_compared(paths: list[Path]) -> dict[str, int]:
+    """Samples without a feature, by status."""
+    counts: Counter[str] = Counter()
+    for path in paths:
+        status = tables.read_table(path, schemas.DESCRIBED, ["status"])["status"]
+        counts.update(status.cast(pa.string()).to_pylist())
+    return {status: number for status, number in sorted(counts.items()) if status != tars.OK}
+
+
+def _selected(path: Path) -> np.ndarray:
+    return np.unique(
+        tables.identity(tables.read_table(path, schemas.SELECTION, ["shard_id", "sample_index"]))
+    )
+
+
+def _repeats(identity: np.ndarray, hashes: np.ndarray) -> int:
+    """Images of a set with a hash that another of its images has: what hashes say by chance."""
+    _, place, times = np.unique(hashes, return_inverse=True, return_counts=True)
+    return int((times[place] > 1).sum())
+
+
+if __name__ == "__main__":
+    run(main)
