@@ -4,6 +4,7 @@ The rule files say what each rule needs and makes; where that follows from the c
 name a method of :class:`Plan`. Paths start with ``results``, the folder of the configuration.
 """
 
+import functools
 from typing import Any, Protocol
 
 from semisup import datasets, settings
@@ -45,18 +46,17 @@ class Plan:
         self.results = config.results
         self.wandb = config.wandb
         self.unlabeled = {selection.unlabeled for selection in config.selections.values()}
-        self._shards: dict[str, list[str]] = {}
+        # Each of thousands of jobs asks.
+        self.shards = functools.cache(self._list_shards)
+        self.parts = functools.cache(self._list_parts)
+        self.stored_classes = functools.cache(lambda teacher: stored_classes(config, teacher))
 
     # --- datasets -------------------------------------------------------------------------
 
-    def shards(self, name: str) -> list[str]:
-        if name not in self._shards:  # each part asks, and 100,000 names take a while
-            self._shards[name] = datasets.list_shards(
-                self.config.datasets[name], name, self.results
-            )
-        return self._shards[name]
+    def _list_shards(self, name: str) -> list[str]:
+        return datasets.list_shards(self.config.datasets[name], name, self.results)
 
-    def parts(self, name: str) -> list[range]:
+    def _list_parts(self, name: str) -> list[range]:
         shards_per_part = self.config.datasets[name].shards_per_part
         return datasets.list_parts(len(self.shards(name)), shards_per_part)
 
@@ -479,9 +479,6 @@ class Plan:
 
     def teacher_weights(self, wildcards: Wildcards) -> str:
         return self.weights(wildcards.teacher)
-
-    def stored_classes(self, teacher: str) -> int:
-        return stored_classes(self.config, teacher)
 
     def _teacher_classes(self, teacher: str) -> list[str]:
         return self.stage_classes(teacher, self.stages(teacher)[-1])
