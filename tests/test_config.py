@@ -43,7 +43,7 @@ def test_every_key_and_every_section_says_what_it_means() -> None:
 def test_defaults_are_valid() -> None:
     values = {"on": ["test"], "descriptor": "teacher", "images": 1, "images_per_class": 1}
     values |= {"teacher": "teacher", "unlabeled": "unlabeled", "recipe": "x"}
-    values |= {"base_lr": [0.1, 0.2], "choose_on": "validation"}
+    values |= {"base_lr": [0.1, 0.2], "choose_on": "validation", "max_distance": 0.1}
     for section in sections() - {Config, Dataset, Model, Training, Finetuning}:
         required = [name for name, field in section.model_fields.items() if field.is_required()]
         made = section.model_validate({name: values[name] for name in required})
