@@ -4,9 +4,10 @@ The rule files say what each rule needs and makes; where that follows from the c
 name a method of :class:`Plan`. Paths start with ``results``, the folder of the configuration.
 """
 
+from pathlib import Path
 from typing import Any, Protocol
 
-from semisup import datasets, settings
+from semisup import datasets, settings, stamps
 from semisup.config import TORCHVISION, Config, Dataset, Model, Recipe, Selection
 from semisup.stages import (
     candidate_name,
@@ -35,6 +36,7 @@ class Plan:
         self.config = config
         self.results = config.results
         self.wandb = config.wandb
+        self.watch = stamps.Watch()
         self.unlabeled = {selection.unlabeled for selection in config.selections.values()}
 
     # --- datasets -------------------------------------------------------------------------
@@ -79,14 +81,16 @@ class Plan:
         shards = self.shards(name)
         span = self.parts(name)[part]
         paths = [shards[i] for i in span]
-        dataset = self.config.datasets[name]
+        dataset, stamp = self.config.datasets[name], ""
+        if dataset.shards is not None:
+            stamp = self.watch.stamp(paths, stamps.record_path(Path(self.manifests(name)[part])))
         return settings.IndexShards(
             dataset=name,
             part=part,
             first_shard=span.start,
             shards=paths,
             num_classes=self._num_classes(name, dataset),
-            stamp=datasets.stamp_files(paths) if dataset.shards is not None else "",
+            stamp=stamp,
         ).canonical()
 
     def _num_classes(self, name: str, dataset: Dataset) -> int | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semisup import schemas, settings, tables, tars
+from semisup import schemas, settings, stamps, tables, tars
 from semisup.steps import run
 from semisup.tables import DataError
 
@@ -14,7 +14,10 @@ log = logging.getLogger("semisup")
 
 
 def main(settings: settings.IndexShards, manifest: Path, samples: Path) -> None:
-    """Read every tar once and write the table of its samples and the manifest of the part."""
+    """Read every tar once and write the table of its samples and the manifest of the part.
+
+    Beside them, for tars of the user's own: what they hold at which time (stamps.py).
+    """
     rows: list[tuple[int, int, tars.Sample]] = []
     shards = []
     for shard_id, path in enumerate(settings.shards, start=settings.first_shard):
@@ -36,6 +39,9 @@ def main(settings: settings.IndexShards, manifest: Path, samples: Path) -> None:
     write_samples(samples, rows)
     statuses = dict(Counter(sample.status for _, _, sample in rows))
     write_manifest(manifest, samples, settings.dataset, settings.part, shards, statuses)
+    if settings.stamp:
+        sha256 = {str(shard["path"]): str(shard["sha256"]) for shard in shards}
+        stamps.write_record(stamps.record_path(manifest), settings.stamp, sha256)
     log.info("%d samples in %d tars: %s", len(rows), len(shards), statuses)
 
 
