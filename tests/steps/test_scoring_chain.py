@@ -259,7 +259,31 @@ def test_a_killed_job_goes_on_at_the_first_missing_shard_with_the_same_bytes(
     assert scored == [[1]]
     for name in ("part-00000.parquet", "images-00000.parquet"):
         assert digest(broken_off / name) == digest(chain.folder / name)
-    assert not (broken_off / "work").exists() or not list((broken_off / "work").iterdir())
+    assert not list(broken_off.rglob("*.tmp"))
+
+
+def test_a_job_that_is_run_again_scores_only_what_has_changed(
+    chain: Chain, scored: list[list[int]]
+) -> None:
+    before = digest(chain.folder / "part-00000.parquet")
+    (chain.folder / "part-00000.parquet").unlink()
+    chain.score(0, chain.manifests[0])
+    assert scored == []
+    assert digest(chain.folder / "part-00000.parquet") == before
+    manifest = json.loads(chain.manifests[0].read_text())
+    manifest["shards"][1]["sha256"] = "0" * 64
+    tables.write_json(chain.manifests[0], manifest)
+    chain.score(0, chain.manifests[0])
+    assert scored == [[1]]
+    assert len(list(chain.folder.glob("work/*/000001-*"))) == 1
+
+
+def test_shards_are_not_scored_again_in_another_part(
+    chain: Chain, make_dataset: Dataset, scored: list[list[int]]
+) -> None:
+    (manifest,) = make_dataset(SHARDS, None, shards_per_part=4)
+    chain.score(0, manifest)
+    assert scored == []
 
 
 def test_shards_scored_with_other_weights_are_scored_again(
@@ -306,9 +330,7 @@ def test_what_could_not_be_read_is_tried_again(
     tar, calm = chain_tars(chain)[0], chain.folder / "images-00000.parquet"
     away = tar.rename(tmp_path / "away.tar")
     samples._open.cache_clear()
-    with pytest.MonkeyPatch.context() as patch:  # as if killed before its end
-        patch.setattr(score_shards.shutil, "rmtree", lambda *arguments, **options: None)
-        folder = score(tmp_path / "again", chain.manifests[0], chain.teacher)
+    folder = score(tmp_path / "again", chain.manifests[0], chain.teacher)
     lost = pd.read_parquet(folder / "images-00000.parquet")
     assert (lost.status == "read_error").sum() == 7
     away.rename(tar)

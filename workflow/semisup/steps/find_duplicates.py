@@ -1,6 +1,12 @@
-"""Find the images of one part of U that are close to an evaluation image."""
+"""Find the images of one part of U that are close to an evaluation image.
 
+The pairs stay in a work folder under a name that says from what they were made: a job that is run
+again with the same copies them.
+"""
+
+import hashlib
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +16,7 @@ from semisup.neighbors import Neighbors
 from semisup.samples import read_samples
 from semisup.steps import run
 from semisup.steps.extract_features import describe
+from semisup.tables import DataError
 
 log = logging.getLogger("semisup")
 
@@ -24,6 +31,38 @@ def main(
     workers: int,
 ) -> None:
     """Search every evaluation set for the images of the part; write the close pairs, sorted."""
+    made_from = hashlib.sha256(f"{settings.canonical()}{models.numerics('float32')}".encode())
+    for path in (manifest, *evaluation_manifests, *features, weights):
+        made_from.update(tables.file_sha256(path).encode())
+    found = pairs.parent / "work" / f"{pairs.stem}-{made_from.hexdigest()[:32]}.parquet"
+    if not _is_whole(found):
+        search(settings, manifest, features, evaluation_manifests, weights, found, workers)
+    with tables.atomic_path(pairs) as temporary:
+        shutil.copyfile(found, temporary)
+    part = f"{pairs.stem}-*"
+    for other in (*found.parent.glob(part), *found.parent.glob(f".{part}.tmp")):
+        if other != found:
+            other.unlink(missing_ok=True)
+
+
+def _is_whole(pairs: Path) -> bool:
+    try:
+        tables.read_table(pairs, schemas.DUPLICATES)
+    except DataError:
+        return False
+    return True
+
+
+def search(
+    settings: settings.FindDuplicates,
+    manifest: Path,
+    features: list[Path],
+    evaluation_manifests: list[Path],
+    weights: Path,
+    pairs: Path,
+    workers: int,
+) -> None:
+    """Describe the images of the part and write the pairs they make with evaluation images."""
     samples = read_samples([manifest])
     rows, vectors = describe(samples, models.load(weights), workers)
     keys = np.array(samples.table["key"].to_pylist(), object)

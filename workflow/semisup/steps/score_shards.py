@@ -1,12 +1,12 @@
 """Score one part of U: the best classes of every image, and a status for every sample.
 
 Each shard is committed when it is done, in a work folder under a name that says what was scored with
-what, so a killed job goes on with the first shard that is missing.
+what, and stays there: a killed job goes on with the first shard that is missing, and a job that is
+run again scores only the shards that have changed.
 """
 
 import hashlib
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,25 +39,32 @@ def main(
     Raises DataError when the teacher's logits are not finite.
     """
     memory.keep_freed()
-    work = scores.parent / "work" / scores.stem
     samples = read_samples([manifest])
     numerics = models.numerics(settings.precision)
     with_what = settings.canonical() + numerics + tables.file_sha256(weights)
+    shards = tables.read_json(manifest)["shards"]
     committed = {
-        shard["shard_id"]: work
-        / f"{shard['shard_id']:06d}-{_digest(with_what + shard['sha256'])}.parquet"
-        for shard in tables.read_json(manifest)["shards"]
+        shard["shard_id"]: _commit_path(
+            scores.parent / "work", shard["shard_id"], _digest(with_what + shard["sha256"])
+        )
+        for shard in shards
     }
-    missing = [shard_id for shard_id, path in committed.items() if not _is_whole(path)]
+    missing = [
+        shard["shard_id"]
+        for shard in shards
+        if not _is_whole(committed[shard["shard_id"]], shard["num_samples"])
+    ]
     if len(missing) < len(committed):
         log.info(
             "%d of %d shards are scored already", len(committed) - len(missing), len(committed)
         )
-    for shard_id, columns in _score(settings, samples, missing, models.load(weights), workers):
-        tables.write_table(committed[shard_id], columns, schemas.SHARD_SCORES)
+    if missing:
+        teacher = models.load(weights)
+        for shard_id, columns in _score(settings, samples, missing, teacher, workers):
+            tables.write_table(committed[shard_id], columns, schemas.SHARD_SCORES)
 
-    shards = [tables.read_table(path, schemas.SHARD_SCORES) for path in committed.values()]
-    scored = pa.concat_tables(shards).unify_dictionaries()
+    tables_of_shards = [tables.read_table(p, schemas.SHARD_SCORES) for p in committed.values()]
+    scored = pa.concat_tables(tables_of_shards).unify_dictionaries()
     identity = tables.identity(samples.table)
     ranked = _ranked(scored, identity)
     write_scores(scores, ranked, numerics)
@@ -70,7 +77,8 @@ def main(
             f"{manifest}: {len(ranked.identity)} scores for {counts[tars.OK]} images and "
             f"{settings.classes_per_image} classes each; this is a bug."
         )
-    shutil.rmtree(work, ignore_errors=True)
+    for path in committed.values():
+        _keep_only(path)
     log.info("%d samples, in %s: %s", len(scored), numerics, dict(counts))
 
 
@@ -78,7 +86,20 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _is_whole(path: Path) -> bool:
+def _commit_path(work: Path, shard_id: int, digest: str) -> Path:
+    """Whatever part the shard is in; in folders of a thousand."""
+    return work / f"{shard_id // 1000:04d}" / f"{shard_id:06d}-{digest}.parquet"
+
+
+def _keep_only(path: Path) -> None:
+    """Remove what else was committed of this shard, or half written."""
+    shard = path.name.split("-")[0]
+    for other in (*path.parent.glob(f"{shard}-*"), *path.parent.glob(f".{shard}-*.tmp")):
+        if other != path:
+            other.unlink(missing_ok=True)
+
+
+def _is_whole(path: Path, num_samples: int) -> bool:
     """Whether a committed shard need not be scored again; what could not be read is tried again."""
     try:
         status = tables.read_table(path, schemas.SHARD_SCORES, ["status"])["status"]
@@ -86,7 +107,7 @@ def _is_whole(path: Path) -> bool:
         if path.exists():
             log.warning("%s; the shard is scored again", error)
         return False
-    return tars.READ_ERROR not in status.unique().to_pylist()
+    return len(status) == num_samples and tars.READ_ERROR not in status.unique().to_pylist()
 
 
 def _score(
