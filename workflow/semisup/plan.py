@@ -475,8 +475,9 @@ class Plan:
         sources = {t.on for m in self.config.models.values() for t in trainings(m).values()}
         return sources & self.config.datasets.keys()
 
+    def report_config(self) -> dict[str, Any]:
+        """The configuration, but for what changes no result."""
+        return self.config.model_dump(mode="json", exclude_unset=True, exclude={"wandb"})
+
     def report(self, wildcards: Wildcards) -> str:
-        config: dict[str, Any] = self.config.model_dump(
-            mode="json", exclude_unset=True, exclude={"wandb"}
-        )
-        return settings.Report(config=config).canonical()
+        return settings.Report(config=self.report_config()).canonical()
