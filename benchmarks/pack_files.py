@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from semisup import settings, tars
+from semisup import images, settings, tars
 from semisup.selection import Ranked, rank_order
 from semisup.steps import index_shards, select
 
@@ -68,6 +68,7 @@ def index_part(folder: Path, part: int) -> Path:
                 first_shard=part * size,
                 shards=paths,
                 num_classes=None,
+                max_pixels=images.MAX_PIXELS,
                 stamp="",
             ),
             manifest,

@@ -135,6 +135,14 @@ ROWS = [
         {"datasets.unlabeled.shards_per_part": 3}, UNLABELED,
         {**STUDENT, "dataset": "unlabeled", "unlabeled": "unlabeled"},
     ),
+    Row(
+        "datasets.*.max_pixels", "of U", {"datasets.unlabeled.max_pixels": 1000}, UNLABELED,
+        {**STUDENT, "dataset": "unlabeled", "unlabeled": "unlabeled"},
+    ),
+    Row(
+        "datasets.*.max_failure_rate", "of U", {"datasets.unlabeled.max_failure_rate": 0.2},
+        f"count_images {SELECT}", {**STUDENT, "unlabeled": "unlabeled"},
+    ),
     Row("models.*.arch", "of a student", {"models.student.arch": "cifar_resnet8_w5"},
         f"train {PRETRAIN}", {"model": "student baseline"}),
     Row("models.*.image_size", "of a teacher", {"models.teacher.image_size": 28},

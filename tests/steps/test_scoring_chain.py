@@ -63,10 +63,13 @@ class Chain:
             self.workers,
         )
 
-    def count(self) -> dict[str, object]:
+    def count(self, max_failure_rate: float = 1.0) -> dict[str, object]:
         count_images.main(
             settings.CountImages(
-                num_parts=len(self.manifests), num_classes=len(CLASSES), classes_per_image=2
+                num_parts=len(self.manifests),
+                num_classes=len(CLASSES),
+                classes_per_image=2,
+                max_failure_rate=max_failure_rate,
             ),
             self.folder / "part-00000.parquet",
             self.folder / "images-00000.parquet",
@@ -131,6 +134,7 @@ class Chain:
                     first_shard=part * shards_per_part,
                     num_shards=shards_per_part,
                     samples_per_shard=samples_per_shard,
+                    max_pixels=images.MAX_PIXELS,
                     seed=seed,
                 ),
                 self.folder / "selection.parquet",
@@ -165,6 +169,22 @@ def test_every_sample_has_a_status_and_scored_images_have_p_rows(chain: Chain) -
     failures = pd.read_parquet(chain.folder / "failures.parquet")
     assert failures.key.tolist() == ["broken", "empty", "text", "none"]
     assert (failures.reason != "").all()
+
+
+def test_a_part_of_which_too_much_failed_stops_the_run(chain: Chain) -> None:
+    chain.count(max_failure_rate=3 / 11)
+    what = r"images-00001.parquet: 3 of 11 samples failed \(1 empty, .*\), more than max_failure_rate 0.2 "
+    with pytest.raises(DataError, match=what):
+        chain.count(max_failure_rate=0.2)
+
+
+def test_images_with_more_pixels_than_the_dataset_allows_fail(chain: Chain) -> None:
+    manifest = json.loads(chain.manifests[0].read_text())
+    tables.write_json(chain.manifests[0], {**manifest, "max_pixels": 119})
+    chain.score(0, chain.manifests[0])
+    rows = pd.read_parquet(chain.folder / "images-00000.parquet")
+    assert set(rows.status) == {"too_many_pixels"}
+    assert set(rows.reason) == {"10 x 12 is more than 119 pixels"}
 
 
 def test_scores_are_the_softmax_of_the_teacher(chain: Chain) -> None:

@@ -90,6 +90,7 @@ class Plan:
             first_shard=span.start,
             shards=paths,
             num_classes=self._num_classes(name, dataset),
+            max_pixels=dataset.max_pixels,
             stamp=stamp,
         ).canonical()
 
@@ -335,6 +336,7 @@ class Plan:
             num_parts=self._num_parts(wildcards),
             num_classes=len(self._teacher_classes(wildcards.teacher)),
             classes_per_image=self.stored_classes(wildcards.teacher),
+            max_failure_rate=self.config.datasets[wildcards.unlabeled].max_failure_rate,
         ).canonical()
 
     def _selection(self, wildcards: Wildcards) -> Selection:
@@ -411,6 +413,7 @@ class Plan:
             first_shard=parts[part].start,
             num_shards=len(parts[part]),
             samples_per_shard=self.config.pack.samples_per_shard,
+            max_pixels=self.config.datasets[self._selection(wildcards).unlabeled].max_pixels,
             seed=self.config.seed,
         ).canonical()
 

@@ -28,8 +28,8 @@ def main(
 ) -> None:
     """Compare each part's statuses with its manifest, shard by shard; write counts and failures.
 
-    Raises DataError naming the shard whose samples are not all accounted for, or the part whose
-    scores are not those of its images.
+    Raises DataError naming the shard whose samples are not all accounted for, the part whose scores
+    are not those of its images, or one of which too many samples failed.
     """
     statuses: Counter[str] = Counter()
     failed, num_score_rows, numerics = [], 0, set()
@@ -44,6 +44,7 @@ def main(
         manifest = tables.read_json(manifest_path)
         check_shards(images_path, images, manifest["shards"])
         status = images["status"].cast(pa.string())
+        check_failures(images_path, status.to_pylist(), settings.max_failure_rate)
         statuses.update(status.to_pylist())
         num_score_rows += tables.count_rows(scores_path)
         if num_score_rows != statuses[tars.OK] * settings.classes_per_image:
@@ -72,6 +73,17 @@ def main(
     columns = {name: np.concatenate([block[name] for block in failed]) for name in names}
     tables.write_table(failures, columns, schemas.FAILURES)
     log.info("%d samples: %s", num_samples, dict(statuses))
+
+
+def check_failures(path: Path, statuses: list[str], max_failure_rate: float) -> None:
+    """Raises DataError where more of a part has failed than may."""
+    failed = Counter(status for status in statuses if status != tars.OK)
+    if failed.total() > max_failure_rate * len(statuses):
+        kinds = ", ".join(f"{count} {kind}" for kind, count in failed.most_common())
+        raise DataError(
+            f"{path}: {failed.total()} of {len(statuses)} samples failed ({kinds}), more than "
+            f"max_failure_rate {max_failure_rate:g} of this dataset allows. Mend the tars, or raise it."
+        )
 
 
 def check_shards(path: Path, images: pa.Table, shards: list[dict[str, Any]]) -> None:

@@ -78,7 +78,7 @@ def main(
     if settings.part == 0:
         _remove_parts_from(settings.num_parts, tars.parent, manifest, samples)
     write_samples(samples, rows)
-    write_manifest(manifest, samples, name, settings.part, shards, {"ok": len(rows)})
+    write_manifest(manifest, samples, name, settings, shards, {"ok": len(rows)})
     log.info("%d samples in %d shards", len(rows), len(shards))
 
 

@@ -41,7 +41,7 @@ def main(
     memory.keep_freed()
     samples = read_samples([manifest])
     numerics = models.numerics(settings.precision)
-    with_what = settings.canonical() + numerics + tables.file_sha256(weights)
+    with_what = f"{settings.canonical()}{numerics}{tables.file_sha256(weights)}{samples.max_pixels}"
     shards = tables.read_json(manifest)["shards"]
     committed = {
         shard["shard_id"]: _commit_path(
