@@ -91,7 +91,9 @@ def _pack(plan: Plan, name: str, rows: list[dict[str, Any]]) -> None:
         for i, row in enumerate(rows)
     ]
     index_shards.write_samples(samples, packed)
-    shard: dict[str, object] = {"shard_id": 0, "path": "0.tar", "size_bytes": 1, "sha256": "0"}
+    tar = manifest.with_name("0.tar")
+    tar.write_bytes(b"0")
+    shard: dict[str, object] = {"shard_id": 0, "path": str(tar), "size_bytes": 1, "sha256": "0"}
     shards = [{**shard, "num_samples": len(rows)}]
     made = plan.pack_selection(SimpleNamespace(selection=name, part="00000"))
     own = settings.PackSelection.model_validate_json(made)

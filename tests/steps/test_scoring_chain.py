@@ -138,6 +138,7 @@ class Chain:
                     seed=seed,
                 ),
                 self.folder / "selection.parquet",
+                self.folder / "summary.json",
                 self.folder / "packed" / "tars" / f"{part:05d}",
                 self.folder / "packed" / f"manifest-{part:05d}.json",
                 self.folder / "packed" / f"samples-{part:05d}.parquet",

@@ -452,9 +452,8 @@ class Plan:
         base, config = self.results, self.config
         scored = sorted({(s.teacher, s.unlabeled) for s in config.selections.values()})
         trained = [(m, s) for m in config.models for s in trainings(config.models[m])]
-        labelled = sorted({*config.evaluate.on, *self._trained_on()})
         return {
-            "manifests": [path for name in labelled for path in self.manifests(name)],
+            "manifests": [path for name in self.labelled() for path in self.manifests(name)],
             "images": [f"{base}/scores/{t}/{u}/images.json" for t, u in scored],
             "pairs": [
                 f"{base}/duplicates/{name}/pairs.parquet"
@@ -474,9 +473,12 @@ class Plan:
             ],
         }
 
-    def _trained_on(self) -> set[str]:
-        sources = {t.on for m in self.config.models.values() for t in trainings(m).values()}
-        return sources & self.config.datasets.keys()
+    def labelled(self) -> list[str]:
+        """The datasets that train, choose or measure a model."""
+        models = self.config.models.values()
+        used = {t.on for model in models for t in trainings(model).values()}
+        used |= {sweep.choose_on for model in models if (sweep := sweep_of(model))}
+        return sorted({*self.config.evaluate.on, *(used & self.config.datasets.keys())})
 
     def report_config(self) -> dict[str, Any]:
         """The configuration, but for what changes no result."""

@@ -91,6 +91,7 @@ def read_samples(manifests: Iterable[Path], columns: list[str] | None = None) ->
         manifest = tables.read_json(path)
         dataset, max_pixels = manifest["dataset"], manifest["max_pixels"]
         if tables.file_sha256(samples_path(path)) != manifest["samples_sha256"]:
+            tables.count_rows(samples_path(path))  # names the shard that has lost a row
             raise DataError(
                 f"{samples_path(path)}: not the table {path} was written with. "
                 "Delete both and run again."

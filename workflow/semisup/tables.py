@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from semisup import rowcounts
+
 ROW_GROUP = 262_144
 ENCODINGS = {"delta": "DELTA_BINARY_PACKED", "split": "BYTE_STREAM_SPLIT"}
 
@@ -114,7 +116,8 @@ def write_table(
         for length in lengths:
             writer.write_table(table.slice(start, length), row_group_size=max(length, 1))
             start += length
-        writer.add_key_value_metadata(metadata or {})
+        counts = {rowcounts.KEY: rowcounts.count_rows(table)}
+        writer.add_key_value_metadata({**(metadata or {}), **counts})
 
 
 def _leaf(field: pa.Field) -> str:
@@ -169,7 +172,13 @@ def open_table(path: Path, schema: pa.Schema) -> pq.ParquetFile:
             f"{path}: not the expected table. It has {_describe(file.schema_arrow)}; "
             f"expected {_describe(schema)}. Delete it and run again."
         )
+    _check_rows(path, file)
     return file
+
+
+def _check_rows(path: Path, file: pq.ParquetFile) -> None:
+    if wrong := rowcounts.difference(file):
+        raise DataError(f"{path}: {wrong}. Rows were lost or doubled: delete it and run again.")
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
@@ -181,8 +190,13 @@ def _describe(schema: pa.Schema) -> str:
 
 
 def count_rows(path: Path) -> int:
-    """Rows of a table, from its footer."""
-    return int(pq.read_metadata(path).num_rows)
+    """Rows of a table, from its footer; raises DataError when they are not those it was written with."""
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_rows(path, file)
+            return int(file.metadata.num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(path, error) from error
 
 
 def identity(

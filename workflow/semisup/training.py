@@ -184,6 +184,7 @@ def train(
                     )
     finally:
         del batches  # its workers wait for more, and no signal ends them
+    _check_books(what, metrics[-1], order.images)
     return Trained((average.module if average else model).state_dict(), metrics)
 
 
@@ -244,6 +245,14 @@ def _check_finite(what: str, passes: list[Pass], recipe: Recipe) -> None:
         )
 
 
+def _check_books(what: str, last: dict[str, float], images: int) -> None:
+    if last["loaded"] + last["failed"] != images:
+        raise DataError(
+            f"{what}: the loader gave {last['loaded']:,} images and left out {last['failed']:,}, "
+            f"together not the {images:,} of the recipe; this is a bug."
+        )
+
+
 def _row(passes: list[Pass], before: Metrics, step: int, done: int, lr: float) -> dict[str, float]:
     total = max(sum(each.images for each in passes), 1)
     return {
@@ -252,5 +261,6 @@ def _row(passes: list[Pass], before: Metrics, step: int, done: int, lr: float) -
         "lr": lr,
         "loss": sum(each.loss * each.images for each in passes) / total,
         "top1": sum(each.correct for each in passes) / total,
+        "loaded": sum(each.images for each in passes) + (before[-1]["loaded"] if before else 0),
         "failed": sum(each.failed for each in passes) + (before[-1]["failed"] if before else 0),
     }

@@ -50,7 +50,9 @@ def main(
         if num_score_rows != statuses[tars.OK] * settings.classes_per_image:
             raise DataError(
                 f"{scores_path}: up to here {num_score_rows} scores for {statuses[tars.OK]} images "
-                f"of {settings.classes_per_image} classes each. Delete this file and run again."
+                f"of {settings.classes_per_image} classes each"
+                f"{_wrong_shard(scores_path, images, settings.classes_per_image)}. "
+                "Delete this file and run again."
             )
         table = ScoreTable(scores_path)
         numerics.add(table.numerics())
@@ -101,6 +103,17 @@ def check_shards(path: Path, images: pa.Table, shards: list[dict[str, Any]]) -> 
             )
     if sum(map(len, expected)) != len(identities):
         raise DataError(f"{path}: holds rows of shards that are not in its manifest.")
+
+
+def _wrong_shard(scores: Path, images: pa.Table, classes_per_image: int) -> str:
+    """The first shard whose images have not all their scores, in words."""
+    ok = np.asarray(pc.equal(images["status"].cast(pa.string()), tars.OK))
+    wanted = np.bincount(images["shard_id"].to_numpy()[ok]) * classes_per_image
+    shard_ids = tables.read_table(scores, schemas.SCORES, ["shard_id"])["shard_id"].to_numpy()
+    found = np.bincount(shard_ids, minlength=len(wanted))
+    wanted = np.pad(wanted, (0, len(found) - len(wanted)))
+    wrong = np.flatnonzero(found != wanted)[:1]
+    return "".join(f"; shard {i}: {found[i]} instead of {wanted[i]}" for i in wrong)
 
 
 def _failures(images: pa.Table, manifest: Path, failed: np.ndarray) -> dict[str, np.ndarray]:
