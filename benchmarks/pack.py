@@ -34,6 +34,7 @@ def ours(folder: Path, output: Path, workers: int = 2) -> None:
             seed=0,
         ),
         folder / "selection.parquet",
+        folder / "summary.json",
         output / "tars" / "00000",
         output / "manifest-00000.json",
         output / "samples-00000.parquet",

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from semisup import images, settings, tars
+from semisup import images, settings, tables, tars
 from semisup.selection import Ranked, rank_order
 from semisup.steps import index_shards, select
 
@@ -92,6 +92,7 @@ def make_selection(folder: Path, manifests: list[Path]) -> None:
     select.write_selection(
         folder / "selection.parquet", rows, rows.log_odds, rows.prediction_rank, names, manifests
     )
+    tables.write_json(folder / "summary.json", {"num_rows": len(rows.class_id)})
 
 
 if __name__ == "__main__":
