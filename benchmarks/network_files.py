@@ -18,6 +18,7 @@ from sklearn.datasets import load_sample_images
 from sklearn.linear_model import LogisticRegression
 
 from semisup import loader, models, settings, tars
+from semisup.images import MAX_PIXELS
 from semisup.samples import read_samples
 from semisup.steps import index_shards
 
@@ -53,7 +54,8 @@ def make_set(folder: Path, damaged: int) -> None:
             path.write_bytes(image)
     index = settings.IndexShards(
         dataset="data", part=0, first_shard=0, shards=[str(path) for path in paths],
-        num_classes=NUM_CLASSES, stamp="",
+        num_classes=NUM_CLASSES, max_pixels=MAX_PIXELS,
+            stamp="",
     )  # fmt: skip
     index_shards.main(index, folder / "manifest-00000.json", folder / "samples-00000.parquet")
 

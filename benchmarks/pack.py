@@ -20,7 +20,7 @@ SAMPLES_PER_SHARD = 1000
 
 
 def ours(folder: Path, output: Path, workers: int = 2) -> None:
-    from semisup import settings
+    from semisup import images, settings
     from semisup.steps import pack_selection
 
     pack_selection.main(
@@ -30,9 +30,11 @@ def ours(folder: Path, output: Path, workers: int = 2) -> None:
             first_shard=0,
             num_shards=1000,
             samples_per_shard=SAMPLES_PER_SHARD,
+            max_pixels=images.MAX_PIXELS,
             seed=0,
         ),
         folder / "selection.parquet",
+        folder / "summary.json",
         output / "tars" / "00000",
         output / "manifest-00000.json",
         output / "samples-00000.parquet",

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from semisup import settings, tars
+from semisup import images, settings, tables, tars
 from semisup.selection import Ranked, rank_order
 from semisup.steps import index_shards, select
 
@@ -68,6 +68,7 @@ def index_part(folder: Path, part: int) -> Path:
                 first_shard=part * size,
                 shards=paths,
                 num_classes=None,
+                max_pixels=images.MAX_PIXELS,
                 stamp="",
             ),
             manifest,
@@ -91,6 +92,7 @@ def make_selection(folder: Path, manifests: list[Path]) -> None:
     select.write_selection(
         folder / "selection.parquet", rows, rows.log_odds, rows.prediction_rank, names, manifests
     )
+    tables.write_json(folder / "summary.json", {"num_rows": len(rows.class_id)})
 
 
 if __name__ == "__main__":

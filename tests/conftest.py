@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from semisup import tars
+from semisup import images, tars
 from semisup.settings import IndexShards
 from semisup.steps import index_shards
 from small import make_jpeg
@@ -49,6 +49,7 @@ def make_dataset(tmp_path: Path) -> Dataset:
                 first_shard=first,
                 shards=[str(path) for path in paths[first : first + shards_per_part]],
                 num_classes=num_classes,
+                max_pixels=images.MAX_PIXELS,
                 stamp="",
             )
             manifest = tmp_path / name / f"manifest-{part:05d}.json"

@@ -157,7 +157,27 @@ def test_an_image_may_be_a_hundred_times_longer_than_wide(size: tuple[int, int])
     assert decode(save(Image.new("L", size), "PNG")).shape == (size[1], size[0], 3)
 
 
-KINDS = {"not_an_image", "truncated_image", "decode_error", "too_many_pixels", "too_thin", "empty"}
+def test_pixels_that_are_no_colours_are_refused() -> None:
+    assert kind(save(Image.new("F", (4, 4)), "TIFF")) == "unsupported_mode"
+    assert kind(save(Image.new("LAB", (4, 4)), "TIFF")) == "unsupported_mode"
+
+
+def test_the_limit_of_pixels_may_be_another() -> None:
+    content = encode(np.zeros((5, 4, 3), np.uint8))
+    assert decode(content, max_pixels=20).shape == (5, 4, 3)
+    with pytest.raises(ImageError, match="4 x 5 is more than 19 pixels"):
+        decode(content, max_pixels=19)
+
+
+KINDS = {
+    "unsupported_mode",
+    "not_an_image",
+    "truncated_image",
+    "decode_error",
+    "too_many_pixels",
+    "too_thin",
+    "empty",
+}
 
 
 def decodes_or_says_why(content: bytes) -> None:

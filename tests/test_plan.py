@@ -47,7 +47,7 @@ def lay_out(plan: Plan) -> Laid:
     by_part = [
         {"dataset": name, "part": f"{part:05d}"}
         for name in config.datasets
-        if name in plan.unlabeled | set(config.evaluate.on) | plan._trained_on()
+        if name in plan.unlabeled | set(plan.labelled())
         for part in range(len(plan.parts(name)))
     ]
     folders = [{"dataset": name} for name, d in config.datasets.items() if d.folder is not None]

@@ -104,7 +104,7 @@ def test_no_setting_says_how_or_where_a_step_runs(kind: type[Settings]) -> None:
 
 
 def test_settings_of_another_version_are_refused() -> None:
-    line = train().canonical().replace('"version": 3', '"version": 999')
+    line = train().canonical().replace('"version": 4', '"version": 999')
     with pytest.raises(ValidationError):
         Train.model_validate_json(line)
 

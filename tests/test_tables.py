@@ -291,3 +291,20 @@ def test_every_column_of_every_schema_says_what_it_means() -> None:
     found = [value for value in vars(schemas).values() if isinstance(value, pa.Schema)]
     assert len(found) > 5
     assert all(field.metadata and field.metadata[b"doc"] for schema in found for field in schema)
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    leftover = tmp_path / ".a.json.abc123.tmp"
+    leftover.write_bytes(b"half")
+    other = tmp_path / ".ab.json.abc123.tmp"
+    other.write_bytes(b"of another file")
+    tables.write_json(tmp_path / "a.json", 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "a.json"]
+
+
+def test_what_a_living_writer_has_begun_is_left_alone(tmp_path: Path) -> None:
+    with tables.atomic_path(tmp_path / "a.json") as begun:
+        tables.write_json(tmp_path / "a.json", "by another")
+        assert begun.exists()
+        begun.write_text('"mine"')
+    assert tables.read_json(tmp_path / "a.json") == "mine"

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -305,26 +306,38 @@ def test_no_temporary_file_is_left(run):
     assert list((run / "results").rglob("*.tmp")) == []
 
 
-EVALUATE = {"evaluate", "report"}
-FINETUNE = {"finetune_candidate", "evaluate_candidate", "choose_candidate", *EVALUATE}
-AFTER_SELECT = {"select", "pack_selection", "pretrain", "measure_leaks", *FINETUNE}
-SWEEP = {"base_lr": [0.1, 0.4, 0.2], "choose_on": "validation"}
+def test_only_what_depends_on_a_changed_key_runs_again(run):
+    """As in tests/staleness.py, on real results."""
+    sweep = {"finetune_candidate", "evaluate_candidate", "choose_candidate", "evaluate", "report"}
+    assert stale(run, selections__top__images_per_class=15) == {
+        "select", "pack_selection", "pretrain", *sweep,
+    }  # fmt: skip
+    assert stale(run, recipes__shorter__momentum=0.8) == sweep
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"selections__top__images_per_class": 15}, AFTER_SELECT),
-        ({"selections__top__classes_per_image": 1}, AFTER_SELECT),
-        ({"duplicates__remove__closest": 5}, AFTER_SELECT),
-        ({"recipes__shorter__momentum": 0.8}, FINETUNE),
-        ({"models__student__finetune__sweep": SWEEP}, FINETUNE),
-        ({"wandb": "curves"}, set()),
-        ({"evaluate__batch_size": 64}, {"evaluate_candidate", "choose_candidate", *EVALUATE}),
-    ],
-)
-def test_only_what_depends_on_a_changed_key_runs_again(run, changes, expected):
-    assert stale(run, **changes) == expected
+@pytest.mark.parametrize("profile", ["slurm", "profiles/local"])
+def test_a_dry_run_says_which_key_changed_from_what_to_what(run, profile):
+    stale(run, selections__top__images_per_class=15)  # writes the changed configuration
+    changed = str(run / "changed.yaml")
+    output = snakemake(run, "--profile", profile, "--configfile", changed, "--dry-run")
+    assert "Changed since the last report:\n  selections.top.images_per_class: 20 → 15" in output
+
+
+def test_a_selection_that_comes_out_the_same_trains_nothing(run, tmp_path):
+    """Early cut-off within one invocation: jobs run again, find what they made, and end."""
+    copied = shutil.copytree(run, tmp_path / "run", symlinks=True)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["duplicates"]["remove"]["max_distance"] = 1e-6  # such images are among the closest
+    (copied / "config.yaml").write_text(yaml.safe_dump(config))
+    models = copied / "results/models"
+    checkpoints = {path: path.stat().st_mtime_ns for path in models.rglob("checkpoints/*/*.pt")}
+    before = {path: path.read_bytes() for path in (copied / "results").rglob("weights.pt")}
+    output = snakemake(copied, "--configfile", str(copied / "config.yaml"))
+    assert re.search(r"^pretrain +1$", output, re.M)
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path: path.stat().st_mtime_ns for path in checkpoints} == checkpoints
+    log = (copied / "results/logs/pretrain/student.log").read_text()
+    assert re.search(r"1000 to process in 16 steps .*, going on after step 16$", log, re.M)
 
 
 def test_the_report_is_one_page_that_names_every_model(run):

@@ -202,6 +202,7 @@ def _train(plan: Plan, name: str, stage: str) -> None:
         "lr": [0.1, 0.0],
         "loss": [2.0, 1.0],
         "top1": [0.5, 0.75],
+        "loaded": [images // 2, images],
         "failed": [0, 0],
     }
     path = Path(f"{plan.results}/models/{name}/{stage}/metrics.parquet")

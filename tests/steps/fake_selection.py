@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from semisup import schemas, tables, tars
+from semisup import schemas, settings, tables, tars
 from semisup.plan import Plan
 from semisup.samples import read_samples
 from semisup.selection import score_of
@@ -90,6 +91,10 @@ def _pack(plan: Plan, name: str, rows: list[dict[str, Any]]) -> None:
         for i, row in enumerate(rows)
     ]
     index_shards.write_samples(samples, packed)
-    shard: dict[str, object] = {"shard_id": 0, "path": "0.tar", "size_bytes": 1, "sha256": "0"}
+    tar = manifest.with_name("0.tar")
+    tar.write_bytes(b"0")
+    shard: dict[str, object] = {"shard_id": 0, "path": str(tar), "size_bytes": 1, "sha256": "0"}
     shards = [{**shard, "num_samples": len(rows)}]
-    index_shards.write_manifest(manifest, samples, name, 0, shards, {"ok": len(rows)})
+    made = plan.pack_selection(SimpleNamespace(selection=name, part="00000"))
+    own = settings.PackSelection.model_validate_json(made)
+    index_shards.write_manifest(manifest, samples, name, own, shards, {"ok": len(rows)})

@@ -33,7 +33,8 @@ class Outcome:
 
     def write(self) -> str:
         page = self.folder / "report.html"
-        main(self.settings, Path(self.config["results"]), page, self.folder / "evaluations.parquet")
+        tables = [self.folder / name for name in ("evaluations.parquet", "config.json")]
+        main(self.settings, Path(self.config["results"]), page, *tables)
         return page.read_text()
 
     def path(self, name: str) -> Path:

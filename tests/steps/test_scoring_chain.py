@@ -64,10 +64,13 @@ class Chain:
             self.workers,
         )
 
-    def count(self) -> dict[str, object]:
+    def count(self, max_failure_rate: float = 1.0) -> dict[str, object]:
         count_images.main(
             settings.CountImages(
-                num_parts=len(self.manifests), num_classes=len(CLASSES), classes_per_image=2
+                num_parts=len(self.manifests),
+                num_classes=len(CLASSES),
+                classes_per_image=2,
+                max_failure_rate=max_failure_rate,
             ),
             self.folder / "part-00000.parquet",
             self.folder / "images-00000.parquet",
@@ -133,9 +136,11 @@ class Chain:
                     first_shard=part * shards_per_part,
                     num_shards=shards_per_part,
                     samples_per_shard=samples_per_shard,
+                    max_pixels=images.MAX_PIXELS,
                     seed=seed,
                 ),
                 self.folder / "selection.parquet",
+                self.folder / "summary.json",
                 self.folder / "packed" / "tars" / f"{part:05d}",
                 self.folder / "packed" / f"manifest-{part:05d}.json",
                 self.folder / "packed" / f"samples-{part:05d}.parquet",
@@ -167,6 +172,22 @@ def test_every_sample_has_a_status_and_scored_images_have_p_rows(chain: Chain) -
     failures = pd.read_parquet(chain.folder / "failures.parquet")
     assert failures.key.tolist() == ["broken", "empty", "text", "none"]
     assert (failures.reason != "").all()
+
+
+def test_a_part_of_which_too_much_failed_stops_the_run(chain: Chain) -> None:
+    chain.count(max_failure_rate=3 / 11)
+    what = r"images-00001.parquet: 3 of 11 samples failed \(1 empty, .*\), more than max_failure_rate 0.2 "
+    with pytest.raises(DataError, match=what):
+        chain.count(max_failure_rate=0.2)
+
+
+def test_images_with_more_pixels_than_the_dataset_allows_fail(chain: Chain) -> None:
+    manifest = json.loads(chain.manifests[0].read_text())
+    tables.write_json(chain.manifests[0], {**manifest, "max_pixels": 119})
+    chain.score(0, chain.manifests[0])
+    rows = pd.read_parquet(chain.folder / "images-00000.parquet")
+    assert set(rows.status) == {"too_many_pixels"}
+    assert set(rows.reason) == {"10 x 12 is more than 119 pixels"}
 
 
 def test_scores_are_the_softmax_of_the_teacher(chain: Chain) -> None:
@@ -261,7 +282,31 @@ def test_a_killed_job_goes_on_at_the_first_missing_shard_with_the_same_bytes(
     assert scored == [[1]]
     for name in ("part-00000.parquet", "images-00000.parquet"):
         assert digest(broken_off / name) == digest(chain.folder / name)
-    assert not (broken_off / "work").exists() or not list((broken_off / "work").iterdir())
+    assert not list(broken_off.rglob("*.tmp"))
+
+
+def test_a_job_that_is_run_again_scores_only_what_has_changed(
+    chain: Chain, scored: list[list[int]]
+) -> None:
+    before = digest(chain.folder / "part-00000.parquet")
+    (chain.folder / "part-00000.parquet").unlink()
+    chain.score(0, chain.manifests[0])
+    assert scored == []
+    assert digest(chain.folder / "part-00000.parquet") == before
+    manifest = json.loads(chain.manifests[0].read_text())
+    manifest["shards"][1]["sha256"] = "0" * 64
+    tables.write_json(chain.manifests[0], manifest)
+    chain.score(0, chain.manifests[0])
+    assert scored == [[1]]
+    assert len(list(chain.folder.glob("work/*/000001-*"))) == 1
+
+
+def test_shards_are_not_scored_again_in_another_part(
+    chain: Chain, make_dataset: Dataset, scored: list[list[int]]
+) -> None:
+    (manifest,) = make_dataset(SHARDS, None, shards_per_part=4)
+    chain.score(0, manifest)
+    assert scored == []
 
 
 def test_shards_scored_with_other_weights_are_scored_again(
@@ -308,9 +353,7 @@ def test_what_could_not_be_read_is_tried_again(
     tar, calm = chain_tars(chain)[0], chain.folder / "images-00000.parquet"
     away = tar.rename(tmp_path / "away.tar")
     samples._open.cache_clear()
-    with pytest.MonkeyPatch.context() as patch:  # as if killed before its end
-        patch.setattr(score_shards.shutil, "rmtree", lambda *arguments, **options: None)
-        folder = score(tmp_path / "again", chain.manifests[0], chain.teacher)
+    folder = score(tmp_path / "again", chain.manifests[0], chain.teacher)
     lost = pd.read_parquet(folder / "images-00000.parquet")
     assert (lost.status == "read_error").sum() == 7
     away.rename(tar)

@@ -1,24 +1,33 @@
-# Makes: `plan`, the wiring that follows from the configuration, or an error naming what is wrong.
+# Makes: `plan`, the wiring that follows from the configuration, or an error naming what is wrong;
+#        a dry-run that says which key changed.
 
 import os
 import sys
 from pathlib import Path
 
+from snakemake.logging import logger
+
 PACKAGE_FOLDER = str(Path(workflow.basedir) / "workflow")
 sys.path.insert(0, PACKAGE_FOLDER)
 
-from semisup import jobs, slurm
+from semisup import jobs, reasons, slurm
 from semisup.checks import ConfigError, load_config
 from semisup.plan import Plan
 
 jobs.prepare(PACKAGE_FOLDER)
 if workflow.is_main_process and (message := slurm.left_behind(os.getcwd())):
     print(message, file=sys.stderr)
+logger.addFilter(reasons.ExplainChanges())
 
 try:
     plan = Plan(load_config(config))
 except ConfigError as error:
     sys.exit(f"The configuration cannot work:\n{error}")
+
+if workflow.is_main_process:
+    changes = reasons.changes_since(Path(plan.results) / "config.json", plan.report_config())
+    if changes:
+        logger.info("\n  ".join(["Changed since the last report:", *changes]))
 
 
 wildcard_constraints:

@@ -3,13 +3,15 @@
 
 
 # Needs: counts, selections, duplicates, training curves, accuracies.
-# Makes: the page a person opens first.
+# Makes: the page a person opens first, and the configuration it was made with, which the next run
+#        compares with its own to say what has changed.
 rule report:
     input:
         **plan.report_inputs(),
     output:
         report="<results>/report.html",
         evaluations="<results>/evaluations.parquet",
+        made_with="<results>/config.json",
     log:
         "<results>/logs/report.log",
     benchmark:
@@ -24,4 +26,5 @@ rule report:
         " --results $(dirname {output.report:q})"
         " --report {output.report:q}"
         " --evaluations {output.evaluations:q}"
+        " --made-with {output.made_with:q}"
         " > {log:q} 2>&1"

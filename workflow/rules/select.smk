@@ -76,6 +76,7 @@ rule pack_selection:
         "python -m semisup.steps.pack_selection"
         " --settings {params.settings:q}"
         " --selection {input.selection:q}"
+        " --summary {input.summary:q}"
         " --tars {output.tars:q}"
         " --manifest {output.manifest:q}"
         " --samples {output.samples:q}"

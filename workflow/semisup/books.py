@@ -205,14 +205,33 @@ def packing_books(summary: Summary, packed: Sequence[Manifest], num_table_rows: 
     )
 
 
-def training_books(stage: str, processed: int, failed: int, budget: int, packed: int) -> Ledger:
-    """From the packed samples to the images a stage has processed."""
-    note = f"{processed / packed:,.3g} passes" if packed else "nothing to train on"
-    note += f", {failed:,} images left out as undecodable" if failed else ""
-    claim = f"{stage} used its budget"
+class Processed(NamedTuple):
+    """Images a stage has gone through; of them those its loader gave to the network, and the rest."""
+
+    images: int
+    loaded: int
+    failed: int
+
+
+def training_books(stage: str, done: Processed, budget: int, packed: int) -> Ledger:
+    """From the packed samples to the images a stage was trained on, as its loader counted them."""
+    passes = f"{done.images / packed:,.3g} passes" if packed else "nothing to train on"
+    note = f"{passes}, {done.failed:,} images left out as undecodable" if done.failed else passes
+    whole, rest = divmod(budget, packed) if packed else (0, budget)
+    epochs = Term(f"= {packed:,} samples × {whole:,} whole passes", packed * whole)
+    loaded, failed = Term("loaded", done.loaded), Term("left out", done.failed)
     return Ledger(
-        [Row(f"images processed by {stage}", processed, "use", note)],
-        [equal(claim, Term("processed", processed), Term("budget", budget))],
+        [Row(f"images {stage} was trained on", done.loaded, "use", note)],
+        [
+            equal(
+                f"{stage} used its budget", Term("processed", done.images), Term("budget", budget)
+            ),
+            equal(
+                f"{stage}: the loader counted samples × passes",
+                (loaded, failed),
+                (epochs, Term("of the last pass", rest)),
+            ),
+        ],
     )
 
 

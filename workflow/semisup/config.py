@@ -80,6 +80,21 @@ class Dataset(Section):
         "aim at 500 to 2,000 parts of at least 10 minutes.",
     )
 
+    max_pixels: int = Field(
+        89_478_485,
+        ge=1,
+        le=178_956_970,
+        description="Largest image that is decoded, width times height, as its header says it: a guard "
+        "against decompression bombs. Larger ones fail.",
+    )
+    max_failure_rate: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of the samples of a part that may fail. More, and the run stops: a half-broken "
+        "part must not quietly shrink U.",
+    )
+
     @model_validator(mode="after")
     def _one_source(self) -> "Dataset":
         given = [k for k in ("shards", "folder", "builtin") if getattr(self, k) is not None]

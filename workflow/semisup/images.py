@@ -9,13 +9,19 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 MAX_PIXELS = 89_478_485
-"""Largest image decoded, in pixels: Pillow's own limit against decompression bombs."""
+"""Largest image decoded, in pixels, where nobody says otherwise: Pillow's own limit."""
 
 MAX_ASPECT = 100
 """Largest ratio of the sides: resizing the shorter one would blow a thin image up."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
 """What Pillow may take the bytes for; never the formats that call other programs."""
+
+
+MODES = frozenset(
+    {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "I"}
+)
+"""Pillow's names of pixels with an agreed meaning as colours; also I;16 of any byte order."""
 
 
 class ImageError(Exception):
@@ -26,33 +32,35 @@ class ImageError(Exception):
         self.kind = kind
 
 
-def decode(content: bytes) -> np.ndarray:
+def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """RGB pixels as uint8 of shape (height, width, 3).
 
     CMYK, palette, greyscale and alpha are converted; 16-bit grey keeps its upper byte. Raises
-    ImageError with kind ``empty``, ``not_an_image``, ``too_many_pixels`` or ``too_thin`` (told by
-    the header, nothing is allocated), ``truncated_image`` or ``decode_error``.
+    ImageError with kind ``empty``, ``not_an_image``, ``too_many_pixels``, ``too_thin`` or
+    ``unsupported_mode`` (told by the header, nothing is allocated), ``truncated_image`` or
+    ``decode_error``.
     """
-    with _opened(content) as image:
+    with _opened(content, max_pixels) as image:
         image.load()
         return np.asarray(_to_rgb(image))
 
 
-def is_plain_jpeg(content: bytes) -> bool:
+def is_plain_jpeg(content: bytes, max_pixels: int = MAX_PIXELS) -> bool:
     """Whether this is a JPEG in colour or grey, as its header says; raises what decode raises."""
-    with _opened(content) as image:
+    with _opened(content, max_pixels) as image:
         return image.format == "JPEG" and image.mode in ("RGB", "L")
 
 
 @contextmanager
-def _opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
+def _opened(content: bytes, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
     if not content:
         raise ImageError("empty", "the file has no bytes")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                _check_size(*image.size)
+                _check_size(*image.size, max_pixels)
+                _check_mode(image.mode)
                 yield image
     except ImageError:
         raise
@@ -65,15 +73,20 @@ def _opened(content: bytes) -> Iterator[ImageFile.ImageFile]:
         raise ImageError(kind, str(error) or type(error).__name__) from None
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
         raise ImageError(
-            "too_many_pixels", f"{width} x {height} is more than {MAX_PIXELS:,} pixels"
+            "too_many_pixels", f"{width} x {height} is more than {max_pixels:,} pixels"
         )
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageError(
             "too_thin", f"{width} x {height}: one side is {MAX_ASPECT} times the other"
         )
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in MODES and not mode.startswith("I;16"):
+        raise ImageError("unsupported_mode", f"pixels of mode {mode} are no colours to convert")
 
 
 def _to_rgb(image: ImageFile.ImageFile) -> Image.Image:

@@ -21,6 +21,7 @@ class Manifest(TypedDict):
     dataset: str
     part: int
     samples_sha256: str
+    max_pixels: int
     shards: list[ShardEntry]
     statuses: dict[str, int]
 

@@ -48,7 +48,7 @@ class _Batches(Dataset[Batch]):
         self.offsets = samples.table["offset"].to_numpy()
         self.sizes = samples.table["size_bytes"].to_numpy()
         self.shard_ids = samples.table["shard_id"].to_numpy()
-        self.shard_paths = samples.shard_paths
+        self.shard_paths, self.max_pixels = samples.shard_paths, samples.max_pixels
 
     def __getitem__(self, name: Any) -> Batch:
         rows, seeds = self.plan(name)
@@ -83,21 +83,21 @@ class _Batches(Dataset[Batch]):
     def _decode(self, row: int) -> torch.Tensor:
         path = self.shard_paths[int(self.shard_ids[row])]
         content = read_range(path, int(self.offsets[row]), int(self.sizes[row]))
-        return decode(content)
+        return decode(content, self.max_pixels)
 
 
-def decode(content: bytes) -> torch.Tensor:
+def decode(content: bytes, max_pixels: int = images.MAX_PIXELS) -> torch.Tensor:
     """uint8 pixels (3, height, width), those of images.decode, and what it raises.
 
     Most JPEGs by torchvision's decoder, which gives the same pixels in two thirds of the time.
     """
-    if images.is_plain_jpeg(content):
+    if images.is_plain_jpeg(content, max_pixels):
         try:
             data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
             return decode_jpeg(data, ImageReadMode.RGB)
         except RuntimeError:
             pass  # the other decoder says why, in better words
-    return transforms.to_tensor(images.decode(content))
+    return transforms.to_tensor(images.decode(content, max_pixels))
 
 
 def _load(

@@ -1,7 +1,8 @@
 """One pass over the images of a part: each is decoded once, for all that is made of it.
 
 Each shard is committed when it is done, in a work folder under a name that says what was made of
-what, so a killed job goes on with the first shard that is missing.
+what, so a killed job goes on with the first shard that is missing. Where commits are kept, a job that
+is run again makes only the shards that have changed.
 """
 
 import hashlib
@@ -64,26 +65,44 @@ class Committed(NamedTuple):
         shards = [tables.read_table(path, self.schema, columns) for path in self.paths]
         return pa.concat_tables(shards).unify_dictionaries()
 
+    def keep(self) -> None:
+        """Remove what was committed of these shards before, and half written."""
+        for path in self.paths:
+            shard = path.name.split("-")[0]
+            for other in (*path.parent.glob(f"{shard}-*"), *path.parent.glob(f".{shard}-*.tmp")):
+                if other != path:
+                    other.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Remove these too: they are as large as the tables made of them."""
+        self.keep()
+        for path in self.paths:
+            path.unlink(missing_ok=True)
+
 
 def commit_shards(
     manifest: Path, work: Path, makers: list[Maker], settings: str, batch_size: int, workers: int
 ) -> Committed:
     """Make what is missing of the shards of a part.
 
-    ``settings``: canonical; with the weights and the shard they name what is committed.
+    ``settings``: canonical; with the weights and the shard they name what is committed. ``work``: of
+    all parts, as a shard may come to be in another one; in it are folders of a thousand.
     """
     samples = read_samples([manifest])
-    with_what = settings + "".join(maker.eye.with_what() for maker in makers)
+    with_what = f"{settings}{samples.max_pixels}"
+    with_what += "".join(maker.eye.with_what() for maker in makers)
     schema = pa.schema([*schemas.STATUS, *(f for maker in makers for f in maker.schema)])
-    committed = {
-        shard["shard_id"]: work
-        / f"{shard['shard_id']:06d}-{_digest(with_what + shard['sha256'])}.parquet"
-        for shard in tables.read_json(manifest)["shards"]
-    }
-    missing = [shard_id for shard_id, path in committed.items() if not _is_whole(path, schema)]
+    committed, missing = {}, []
+    for shard in tables.read_json(manifest)["shards"]:
+        shard_id, digest = shard["shard_id"], _digest(with_what + shard["sha256"])
+        path = work / f"{shard_id // 1000:04d}" / f"{shard_id:06d}-{digest}.parquet"
+        committed[shard_id] = path
+        if not _is_whole(path, schema, shard["num_samples"]):
+            missing.append(shard_id)
     if len(missing) < len(committed):
         log.info("%d of %d shards are done already", len(committed) - len(missing), len(committed))
-    for shard_id, columns in _make(samples, missing, makers, batch_size, workers):
+    made = _make(samples, missing, makers, batch_size, workers) if missing else ()
+    for shard_id, columns in made:
         tables.write_table(committed[shard_id], columns, schema)
     return Committed(samples, list(committed.values()), schema)
 
@@ -92,7 +111,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _is_whole(path: Path, schema: pa.Schema) -> bool:
+def _is_whole(path: Path, schema: pa.Schema, num_samples: int) -> bool:
     """Whether a committed shard need not be made again; what could not be read is tried again."""
     try:
         status = tables.read_table(path, schema, ["status"])["status"]
@@ -100,7 +119,7 @@ def _is_whole(path: Path, schema: pa.Schema) -> bool:
         if path.exists():
             log.warning("%s; the shard is done again", error)
         return False
-    return tars.READ_ERROR not in status.unique().to_pylist()
+    return len(status) == num_samples and tars.READ_ERROR not in status.unique().to_pylist()
 
 
 def _make(

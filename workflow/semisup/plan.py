@@ -5,9 +5,10 @@ name a method of :class:`Plan`. Paths start with ``results``, the folder of the 
 """
 
 import functools
+from pathlib import Path
 from typing import Any, Protocol
 
-from semisup import datasets, settings
+from semisup import datasets, settings, stamps
 from semisup.config import (
     TORCHVISION,
     Config,
@@ -45,6 +46,7 @@ class Plan:
         self.config = config
         self.results = config.results
         self.wandb = config.wandb
+        self.watch = stamps.Watch()
         self.unlabeled = {selection.unlabeled for selection in config.selections.values()}
         # Each of thousands of jobs asks.
         self.shards = functools.cache(self._list_shards)
@@ -93,14 +95,17 @@ class Plan:
         shards = self.shards(name)
         span = self.parts(name)[part]
         paths = [shards[i] for i in span]
-        dataset = self.config.datasets[name]
+        dataset, stamp = self.config.datasets[name], ""
+        if dataset.shards is not None:
+            stamp = self.watch.stamp(paths, stamps.record_path(Path(self.manifests(name)[part])))
         return settings.IndexShards(
             dataset=name,
             part=part,
             first_shard=span.start,
             shards=paths,
             num_classes=self._num_classes(name, dataset),
-            stamp=datasets.stamp_files(paths) if dataset.shards is not None else "",
+            max_pixels=dataset.max_pixels,
+            stamp=stamp,
         ).canonical()
 
     def _num_classes(self, name: str, dataset: Dataset) -> int | None:
@@ -511,6 +516,7 @@ class Plan:
             num_parts=self._num_parts(wildcards),
             num_classes=len(self._teacher_classes(wildcards.teacher)),
             classes_per_image=self.stored_classes(wildcards.teacher),
+            max_failure_rate=self.config.datasets[wildcards.unlabeled].max_failure_rate,
         ).canonical()
 
     def _selection(self, wildcards: Wildcards) -> Selection:
@@ -598,6 +604,7 @@ class Plan:
             first_shard=parts[part].start,
             num_shards=len(parts[part]),
             samples_per_shard=self.config.pack.samples_per_shard,
+            max_pixels=self.config.datasets[self._selection(wildcards).unlabeled].max_pixels,
             seed=self.config.seed,
         ).canonical()
 
@@ -636,9 +643,8 @@ class Plan:
         base, config = self.results, self.config
         scored = sorted({(s.teacher, s.unlabeled) for s in config.selections.values()})
         trained = [(m, s) for m in config.models for s in trainings(config.models[m])]
-        labelled = sorted({*config.evaluate.on, *self._trained_on()})
         return {
-            "manifests": [path for name in labelled for path in self.manifests(name)],
+            "manifests": [path for name in self.labelled() for path in self.manifests(name)],
             "images": [f"{base}/scores/{t}/{u}/images.json" for t, u in scored],
             "pairs": [
                 self.merged_pairs(name) for name in sorted(self.unlabeled) if config.duplicates
@@ -663,12 +669,19 @@ class Plan:
             ],
         }
 
+    def labelled(self) -> list[str]:
+        """The datasets that train, choose or measure a model."""
+        models = self.config.models.values()
+        choosing = {sweep.choose_on for model in models if (sweep := sweep_of(model))}
+        return sorted({*self.config.evaluate.on, *self._trained_on(), *choosing})
+
     def _trained_on(self) -> set[str]:
         sources = {t.on for m in self.config.models.values() for t in trainings(m).values()}
         return sources & self.config.datasets.keys()
 
+    def report_config(self) -> dict[str, Any]:
+        """The configuration, but for what changes no result."""
+        return self.config.model_dump(mode="json", exclude_unset=True, exclude={"wandb"})
+
     def report(self, wildcards: Wildcards) -> str:
-        config: dict[str, Any] = self.config.model_dump(
-            mode="json", exclude_unset=True, exclude={"wandb"}
-        )
-        return settings.Report(config=config).canonical()
+        return settings.Report(config=self.report_config()).canonical()

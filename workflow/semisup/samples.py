@@ -12,17 +12,19 @@ import numpy as np
 import pyarrow as pa
 
 from semisup import images, schemas, tables, tars
+from semisup.retries import retry
 from semisup.tables import DataError
 
 MAX_OPEN_TARS = 256
 
 
 class Samples(NamedTuple):
-    """The samples of a dataset, all parts together, by identity."""
+    """The samples of a dataset, all parts together, by identity. ``max_pixels``: of an image."""
 
     dataset: str
     table: pa.Table
     shard_paths: dict[int, str]
+    max_pixels: int
 
     def read(self, row: int) -> bytes:
         """The image bytes of a row; raises ImageError when the tar no longer holds them."""
@@ -46,9 +48,17 @@ class _File:
 
 def read_range(path: str, offset: int, size: int) -> bytes:
     """``size`` bytes of a tar from ``offset``; raises ImageError with kind ``read_error``."""
-    try:
+
+    def read() -> bytes:
         file = _open(path, os.getpid())  # held: another thread's tar may take its place
-        content = os.pread(file.descriptor, size, offset)
+        try:
+            return os.pread(file.descriptor, size, offset)
+        except OSError:
+            _open.cache_clear()  # the next try opens it anew
+            raise
+
+    try:
+        content = retry(read, path)
     except OSError as error:
         raise images.ImageError(tars.READ_ERROR, f"{path}: {error.strerror}") from None
     if len(content) != size:
@@ -75,19 +85,21 @@ def read_samples(manifests: Iterable[Path], columns: list[str] | None = None) ->
 
     Raises DataError when a table is not the one its manifest was written with.
     """
-    parts, dataset = [], ""
+    parts, dataset, max_pixels = [], "", 0
     shard_paths: dict[int, str] = {}
     for path in manifests:
         manifest = tables.read_json(path)
-        dataset = manifest["dataset"]
+        dataset, max_pixels = manifest["dataset"], manifest["max_pixels"]
         if tables.file_sha256(samples_path(path)) != manifest["samples_sha256"]:
+            tables.count_rows(samples_path(path))  # names the shard that has lost a row
             raise DataError(
                 f"{samples_path(path)}: not the table {path} was written with. "
                 "Delete both and run again."
             )
         parts.append(tables.read_table(samples_path(path), schemas.SAMPLES, columns))
         shard_paths |= {shard["shard_id"]: shard["path"] for shard in manifest["shards"]}
-    return Samples(dataset, pa.concat_tables(parts).unify_dictionaries(), shard_paths)
+    table = pa.concat_tables(parts).unify_dictionaries()
+    return Samples(dataset, table, shard_paths, max_pixels)
 
 
 def parts_of(

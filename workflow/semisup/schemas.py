@@ -325,6 +325,7 @@ METRICS = pa.schema(
         _field("lr", pa.float64(), "learning rate in force"),
         _field("loss", pa.float64(), "mean training loss since the row before"),
         _field("top1", pa.float64(), "training accuracy since the row before, in [0, 1]"),
+        _field("loaded", pa.int64(), "images the loader gave to the network, so far"),
         _field("failed", pa.int64(), "images that could not be decoded, so far"),
     ]
 )

@@ -41,14 +41,18 @@ class PackFolder(Settings):
 
 
 class IndexShards(Settings):
-    """``stamp`` changes when a tar may have changed; contents are then hashed again."""
+    """``stamp`` changes when a tar may have changed; contents are then hashed again.
 
-    version: Literal[2] = 2
+    ``max_pixels`` goes into the manifest, from which later stages know it.
+    """
+
+    version: Literal[3] = 3
     dataset: str
     part: int
     first_shard: int
     shards: list[str]
     num_classes: int | None
+    max_pixels: int
     stamp: str
 
 
@@ -64,7 +68,7 @@ class ImportWeights(Settings):
 class Train(Settings):
     """``recipe.images`` is the budget in force, also for a budget-matched baseline."""
 
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     arch: str
     image_size: int
     resize: int
@@ -167,7 +171,7 @@ class MeasureLeaks(Settings):
 
 
 class ScoreShards(Settings):
-    version: Literal[4] = 4
+    version: Literal[5] = 5
     classes_per_image: int
     batch_size: int
     precision: str
@@ -182,10 +186,11 @@ class ScoreAndDescribe(Settings):
 
 
 class CountImages(Settings):
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     num_parts: int
     num_classes: int
     classes_per_image: int
+    max_failure_rate: float
 
 
 class Select(Settings):
@@ -208,17 +213,18 @@ class Select(Settings):
 class PackSelection(Settings):
     """One part: ``num_shards`` shards of the shuffled selection from ``first_shard``, or fewer."""
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     part: int
     num_parts: int
     first_shard: int
     num_shards: int
     samples_per_shard: int
+    max_pixels: int
     seed: int
 
 
 class Evaluate(Settings):
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     model: str
     stage: str
     datasets: list[str]

@@ -1,5 +1,8 @@
 """Files that appear whole or not at all, and Parquet tables that have exactly their schema."""
 
+import contextlib
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -13,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from semisup import rowcounts
+
 ROW_GROUP = 262_144
 ENCODINGS = {"delta": "DELTA_BINARY_PACKED", "split": "BYTE_STREAM_SPLIT"}
 
@@ -23,19 +28,32 @@ class DataError(Exception):
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``; on success it is synced to disk and renamed to it."""
+    """A temporary path beside ``path``; on success it is synced to disk and renamed to it.
+
+    What a killed writer of the same path left is removed: a living one holds a lock.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        _remove_if_abandoned(leftover)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(descriptor)
     temporary = Path(name)
     try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     finally:
+        os.close(descriptor)
         temporary.unlink(missing_ok=True)
+
+
+def _remove_if_abandoned(temporary: Path) -> None:
+    with contextlib.suppress(OSError), open(temporary, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        temporary.unlink()
 
 
 def _umask() -> int:
@@ -80,7 +98,8 @@ def write_table(
         for length in lengths:
             writer.write_table(table.slice(start, length), row_group_size=max(length, 1))
             start += length
-        writer.add_key_value_metadata(metadata or {})
+        counts = {rowcounts.KEY: rowcounts.count_rows(table)}
+        writer.add_key_value_metadata({**(metadata or {}), **counts})
 
 
 def write_blocks(
@@ -88,16 +107,21 @@ def write_blocks(
 ) -> None:
     """Write columns that come in blocks, in row groups of one length but for the last.
 
-    Memory: a row group and a block.
+    Memory: a row group, a block, and the column ``shard_id``, which there must be.
     """
     with atomic_path(path) as temporary, _open_writer(temporary, schema) as writer:
         waiting = schema.empty_table()
+        shard_ids = [waiting.select(["shard_id"])]
         for block in blocks:
-            waiting = pa.concat_tables([waiting, _conform(path, block, schema)])
+            added = _conform(path, block, schema)
+            shard_ids.append(added.select(["shard_id"]))
+            waiting = pa.concat_tables([waiting, added])
             while len(waiting) >= row_group:
                 writer.write_table(waiting.slice(0, row_group), row_group_size=row_group)
                 waiting = waiting.slice(row_group)
         writer.write_table(waiting, row_group_size=row_group)
+        counts = rowcounts.count_rows(pa.concat_tables(shard_ids))
+        writer.add_key_value_metadata({rowcounts.KEY: counts})
 
 
 def _conform(path: Path, columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
@@ -176,7 +200,13 @@ def open_table(path: Path, schema: pa.Schema) -> pq.ParquetFile:
             f"{path}: not the expected table. It has {_describe(file.schema_arrow)}; "
             f"expected {_describe(schema)}. Delete it and run again."
         )
+    _check_rows(path, file)
     return file
+
+
+def _check_rows(path: Path, file: pq.ParquetFile) -> None:
+    if wrong := rowcounts.difference(file):
+        raise DataError(f"{path}: {wrong}. Rows were lost or doubled: delete it and run again.")
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
@@ -188,8 +218,13 @@ def _describe(schema: pa.Schema) -> str:
 
 
 def count_rows(path: Path) -> int:
-    """Rows of a table, from its footer."""
-    return int(pq.read_metadata(path).num_rows)
+    """Rows of a table, from its footer; raises DataError when they are not those it was written with."""
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_rows(path, file)
+            return int(file.metadata.num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(path, error) from error
 
 
 def identity(

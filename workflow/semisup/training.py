@@ -137,6 +137,7 @@ def train(
                 )
     if is_first:
         checkpoint.check_claim(checkpoints, owner)
+    _check_books(what, metrics[-1], order.images)
     return Trained(learner.result(), metrics)
 
 
@@ -172,6 +173,14 @@ def _check_finite(what: str, passes: list[Pass], recipe: Recipe) -> None:
         )
 
 
+def _check_books(what: str, last: dict[str, float], images: int) -> None:
+    if last["loaded"] + last["failed"] != images:
+        raise DataError(
+            f"{what}: the loader gave {last['loaded']:,} images and left out {last['failed']:,}, "
+            f"together not the {images:,} of the recipe; this is a bug."
+        )
+
+
 def _row(passes: list[Pass], before: Metrics, step: int, done: int, lr: float) -> dict[str, float]:
     total = max(sum(each.images for each in passes), 1)
     return {
@@ -180,5 +189,6 @@ def _row(passes: list[Pass], before: Metrics, step: int, done: int, lr: float) -
         "lr": lr,
         "loss": sum(each.loss * each.images for each in passes) / total,
         "top1": sum(each.correct for each in passes) / total,
+        "loaded": sum(each.images for each in passes) + (before[-1]["loaded"] if before else 0),
         "failed": sum(each.failed for each in passes) + (before[-1]["failed"] if before else 0),
     }

@@ -1,16 +1,17 @@
 """Counts what the tables of every stage hold and has the books prove that nothing is missing."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from semisup import books, schemas, tables, tars
 from semisup.checks import trainings
-from semisup.ledger import ImageCounts, Ledger, Manifest, Summary, prove
+from semisup.ledger import ImageCounts, Ledger, Manifest, Row, Summary, prove
 from semisup.plan import Plan
+from semisup.stages import candidate_name, sweep_of
 
 
 class Account(NamedTuple):
@@ -43,38 +44,84 @@ def read_manifests(plan: Plan, name: str) -> list[Manifest]:
     return [tables.read_json(Path(path)) for path in plan.manifests(name)]
 
 
-def count_rows(path: Path) -> int:
-    """Rows of a Parquet table, from its footer."""
-    try:
-        return int(pq.read_metadata(path).num_rows)
-    except (pa.ArrowException, OSError) as error:
-        raise tables.DataError(f"{path}: cannot be read ({error}). Run again.") from error
+AllProcessed = dict[tuple[str, str], books.Processed]
+"""What each (model, stage) has gone through."""
 
 
-Processed = dict[tuple[str, str], tuple[int, int]]
-"""Images processed, and left out as undecodable, by each (model, stage)."""
+class Measured(NamedTuple):
+    """A row of EVALUATIONS, the predictions it was counted from, whether it is of a candidate."""
+
+    row: dict[str, Any]
+    predictions: Path
+    chooses: bool
+
+
+def list_measured(plan: Plan, name: str, evaluations: pa.Table) -> list[Measured]:
+    """All that was measured on a dataset: stages of models, candidates of sweeps."""
+    results = Path(plan.results)
+    found = [
+        Measured(row, results / f"predictions/{row['model']}/{row['stage']}.parquet", False)
+        for row in evaluations.filter(pc.equal(evaluations["dataset"], name)).to_pylist()
+    ]
+    for model, config in plan.config.models.items():
+        sweep = sweep_of(config)
+        for base_lr in sweep.base_lr if sweep and sweep.choose_on == name else []:
+            folder = results / "models" / model / "finetune" / candidate_name(base_lr)
+            table = tables.read_table(folder / "evaluations.parquet", schemas.EVALUATIONS)
+            predictions = folder / "predictions.parquet"
+            found += [Measured(row, predictions, True) for row in table.to_pylist()]
+    return found
 
 
 def account_for_dataset(
-    plan: Plan, name: str, evaluated: pa.Table, processed: Processed
+    plan: Plan, name: str, evaluations: pa.Table, processed: AllProcessed
 ) -> Account:
-    """The books of a labelled dataset; ``evaluated``: rows of the accuracies measured on it."""
+    """The books of a labelled dataset; ``evaluations``: the accuracies of all stages.
+
+    Raises DataError where more of a part has failed than may.
+    """
     manifests = read_manifests(plan, name)
-    num_rows = sum(count_rows(Path(path)) for path in plan.samples(name))
+    num_rows = sum(tables.count_rows(Path(path)) for path in plan.samples(name))
     ledger = books.dataset_books(manifests, num_rows)
     num_samples = books.count_samples(manifests)
-    for row in evaluated.to_pylist():
-        path = Path(f"{plan.results}/predictions/{row['model']}/{row['stage']}.parquet")
-        datasets = tables.read_table(path, schemas.PREDICTIONS, ["dataset"])["dataset"]
+    check_failure_rates(name, manifests, plan.config.datasets[name].max_failure_rate)
+    for row, predictions, chooses in list_measured(plan, name, evaluations):
+        datasets = tables.read_table(predictions, schemas.PREDICTIONS, ["dataset"])["dataset"]
         predicted = sum(count.as_py() for value, count in _counts(datasets) if value == name)
         stage = f"{row['model']}/{row['stage']}"
         ledger += books.evaluation_books(
             stage, row["num_images"], row["num_failed"], predicted, num_samples
         )
+        if chooses:
+            note = f"{row['num_images']:,} measured"
+            ledger.rows.append(Row(f"choosing {stage}", num_samples, "use", note))
     readable = books.add_statuses(manifests)[tars.OK]
     ledger += account_for_trainings(plan, name, readable, processed)
     prove(f"dataset {name}", ledger.equations)
     return Account(name, ledger, num_samples)
+
+
+def check_failure_rates(name: str, manifests: list[Manifest], max_failure_rate: float) -> None:
+    for manifest in manifests:
+        total = sum(manifest["statuses"].values())
+        failed = total - manifest["statuses"].get(tars.OK, 0)
+        if failed > max_failure_rate * total:
+            raise tables.DataError(
+                f"dataset {name}, part {manifest['part']:05d}: {failed} of {total} samples failed, "
+                f"more than its max_failure_rate {max_failure_rate:g}. Mend the tars, or raise it."
+            )
+
+
+def check_packed(manifests: list[Manifest]) -> None:
+    """Raises DataError naming a packed shard that is not as long as it was written."""
+    for shard in (shard for manifest in manifests for shard in manifest["shards"]):
+        path = Path(shard["path"])
+        size = path.stat().st_size if path.is_file() else 0
+        if size != shard["size_bytes"]:
+            raise tables.DataError(
+                f"{path}: {size:,} bytes; it was written with {shard['size_bytes']:,}. "
+                "Delete its folder and run again."
+            )
 
 
 def _counts(column: pa.ChunkedArray) -> list[tuple[str, pa.Scalar]]:
@@ -87,9 +134,9 @@ def account_for_scoring(plan: Plan, teacher: str, unlabeled: str) -> Account:
     folder = Path(f"{plan.results}/scores/{teacher}/{unlabeled}")
     manifests = read_manifests(plan, unlabeled)
     counts: ImageCounts = tables.read_json(folder / "images.json")
-    failures = count_rows(folder / "failures.parquet")
+    failures = tables.count_rows(folder / "failures.parquet")
     ledger = books.scoring_books(manifests, counts, failures, plan.stored_classes(teacher))
-    num_rows = sum(count_rows(Path(path)) for path in plan.samples(unlabeled))
+    num_rows = sum(tables.count_rows(Path(path)) for path in plan.samples(unlabeled))
     indexed = books.dataset_books(manifests, num_rows)
     ledger = Ledger(ledger.rows, indexed.equations + ledger.equations)
     prove(f"scoring {unlabeled} by {teacher}", ledger.equations)
@@ -102,7 +149,7 @@ def account_for_selection(
     scoring: Account,
     summary: Summary,
     identities: np.ndarray,
-    processed: Processed,
+    processed: AllProcessed,
 ) -> Account:
     """The books from the tars of U down to the students; ``identities``: the selection's rows."""
     selection = plan.config.selections[name]
@@ -115,7 +162,8 @@ def account_for_selection(
         summary, counts, scored, selection.images_per_class, selection.classes_per_image or stored
     )
     packed = read_manifests(plan, name)
-    num_indexed = sum(count_rows(Path(path)) for path in plan.samples(name))
+    check_packed(packed)
+    num_indexed = sum(tables.count_rows(Path(path)) for path in plan.samples(name))
     ledger += books.packing_books(summary, packed, num_indexed)
     ledger += account_for_trainings(plan, name, books.count_samples(packed), processed)
     prove(f"selection {name}", ledger.equations)
@@ -124,18 +172,16 @@ def account_for_selection(
 
 
 def account_for_trainings(
-    plan: Plan, source: str, num_samples: int, processed: Processed
+    plan: Plan, source: str, num_samples: int, processed: AllProcessed
 ) -> Ledger:
     """Images processed by every stage trained on a dataset or selection."""
     ledger = Ledger([], [])
     for model, config in plan.config.models.items():
         for stage, training in trainings(config).items():
             if training.on == source:
-                done, failed = processed[model, stage]
+                done = processed[model, stage]
                 budget = plan.recipe(model, stage).images
-                ledger += books.training_books(
-                    f"{model}/{stage}", done, failed, budget, num_samples
-                )
+                ledger += books.training_books(f"{model}/{stage}", done, budget, num_samples)
     return ledger
 
 
@@ -150,7 +196,7 @@ def count_selection(folder: Path, failures: Path, identities: np.ndarray) -> boo
     codes = reasons.indices.to_numpy()
     names = reasons.dictionary.to_pylist()
     return books.SelectionCounts(
-        num_rows=count_rows(folder / "selection.parquet"),
+        num_rows=tables.count_rows(folder / "selection.parquet"),
         num_distinct=len(distinct),
         removed={n: int((codes == i).sum()) for i, n in enumerate(names)},
         removed_unscored={n: int(unscored[codes == i].sum()) for i, n in enumerate(names)},

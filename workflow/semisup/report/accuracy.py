@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semisup import schemas, tables
+from semisup.books import Processed
 from semisup.checks import trainings
 from semisup.config import Config
 from semisup.plan import Plan
@@ -32,28 +33,37 @@ class Line(NamedTuple):
 
 
 def read_evaluations(plan: Plan) -> pa.Table:
-    """All accuracies, in the order of the plan."""
-    parts = [
-        tables.read_table(Path(f"{plan.results}/evaluations/{m}/{s}.parquet"), schemas.EVALUATIONS)
-        for m, s in plan.evaluated_stages()
-    ]
+    """All accuracies, in the order of the plan.
+
+    Raises DataError when a stage is not measured once on every evaluation set.
+    """
+    parts = []
+    for model, stage in plan.evaluated_stages():
+        path = Path(f"{plan.results}/evaluations/{model}/{stage}.parquet")
+        parts.append(tables.read_table(path, schemas.EVALUATIONS))
+        measured = sorted(parts[-1]["dataset"].to_pylist())
+        if measured != sorted(plan.config.evaluate.on):
+            raise tables.DataError(
+                f"{path}: measured on {measured}, not once on each of {plan.config.evaluate.on}. "
+                "Delete it and run again."
+            )
     return pa.concat_tables([schemas.EVALUATIONS.empty_table(), *parts])
 
 
-def count_processed(plan: Plan) -> dict[tuple[str, str], tuple[int, int]]:
-    """Images processed and images left out as undecodable, of every stage that was trained."""
+def count_processed(plan: Plan) -> dict[tuple[str, str], Processed]:
+    """Images that every stage that was trained has gone through."""
     counts = {}
     for name, model in plan.config.models.items():
         for stage in trainings(model):
             path = Path(f"{plan.results}/models/{name}/{stage}/metrics.parquet")
-            table = tables.read_table(path, schemas.METRICS, ["images", "failed"])
+            table = tables.read_table(path, schemas.METRICS, ["images", "loaded", "failed"])
             last = table.slice(len(table) - 1).to_pylist() if len(table) else []
-            counts[name, stage] = (last[0]["images"], last[0]["failed"]) if last else (0, 0)
+            counts[name, stage] = Processed(**last[0]) if last else Processed(0, 0, 0)
     return counts
 
 
 def make_lines(
-    plan: Plan, evaluations: pa.Table, processed: dict[tuple[str, str], tuple[int, int]]
+    plan: Plan, evaluations: pa.Table, processed: dict[tuple[str, str], Processed]
 ) -> list[Line]:
     """The table as people read it: teachers first, then students, each followed by its baseline."""
     order = model_order(plan.config)
@@ -62,6 +72,7 @@ def make_lines(
         model = plan.config.models[row["model"]]
         shape = plan.config.models[model.baseline_of] if model.baseline_of else model
         training = trainings(model).get(row["stage"])
+        done = processed.get((row["model"], row["stage"]))
         lines.append(
             Line(
                 model=row["model"],
@@ -71,7 +82,7 @@ def make_lines(
                 trained_on=training.on if training else model.weights or "",
                 baseline_of=model.baseline_of or "",
                 role=_role(plan.config, row["model"]),
-                num_processed=processed.get((row["model"], row["stage"]), (None, 0))[0],
+                num_processed=done.images if done else None,
                 accuracy=_accuracy(row),
                 top5=row["top5"],
                 num_failed=row["num_failed"],

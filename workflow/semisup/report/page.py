@@ -4,12 +4,10 @@ import math
 from pathlib import Path
 
 import jinja2
-import pyarrow.compute as pc
 from pyarrow import Table
 
 from semisup import tables
 from semisup.books import count_samples, words
-from semisup.checks import trainings
 from semisup.ledger import Summary
 from semisup.plan import Plan
 from semisup.progress import duration
@@ -61,10 +59,8 @@ def gather(plan: Plan, evaluations: Table) -> dict[str, object]:
         views.append(selections.view_selection(plan, name, summary, chosen, max_classes))
 
     labelled = []
-    trained_on = {t.on for m in config.models.values() for t in trainings(m).values()}
-    for name in sorted({*config.evaluate.on, *(trained_on & config.datasets.keys())}):
-        own = evaluations.filter(pc.equal(evaluations["dataset"], name))
-        labelled.append(accounts.account_for_dataset(plan, name, own, processed))
+    for name in plan.labelled():
+        labelled.append(accounts.account_for_dataset(plan, name, evaluations, processed))
         failed.append(failures.view_dataset(plan, name, accounts.read_manifests(plan, name)))
 
     close = [

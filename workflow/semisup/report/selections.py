@@ -187,7 +187,7 @@ def read_rows(path: Path, rows: list[int], columns: list[str]) -> list[dict[str,
     """Some rows of a table, in ascending order; reads only the row groups that hold them."""
     found: list[dict[str, Any]] = []
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path) as file:  # checked where its counts were read
             start = 0
             for group in range(file.num_row_groups):
                 stop = start + file.metadata.row_group(group).num_rows

@@ -28,8 +28,8 @@ def main(
 ) -> None:
     """Compare each part's statuses with its manifest, shard by shard; write counts and failures.
 
-    Raises DataError naming the shard whose samples are not all accounted for, or the part whose
-    scores are not those of its images.
+    Raises DataError naming the shard whose samples are not all accounted for, the part whose scores
+    are not those of its images, or one of which too many samples failed.
     """
     statuses: Counter[str] = Counter()
     failed, num_score_rows, numerics = [], 0, set()
@@ -44,12 +44,15 @@ def main(
         manifest = tables.read_json(manifest_path)
         check_shards(images_path, images, manifest["shards"])
         status = images["status"].cast(pa.string())
+        check_failures(images_path, status.to_pylist(), settings.max_failure_rate)
         statuses.update(status.to_pylist())
         num_score_rows += tables.count_rows(scores_path)
         if num_score_rows != statuses[tars.OK] * settings.classes_per_image:
             raise DataError(
                 f"{scores_path}: up to here {num_score_rows} scores for {statuses[tars.OK]} images "
-                f"of {settings.classes_per_image} classes each. Delete this file and run again."
+                f"of {settings.classes_per_image} classes each"
+                f"{_wrong_shard(scores_path, images, settings.classes_per_image)}. "
+                "Delete this file and run again."
             )
         table = ScoreTable(scores_path)
         numerics.add(table.numerics())
@@ -74,6 +77,17 @@ def main(
     log.info("%d samples: %s", num_samples, dict(statuses))
 
 
+def check_failures(path: Path, statuses: list[str], max_failure_rate: float) -> None:
+    """Raises DataError where more of a part has failed than may."""
+    failed = Counter(status for status in statuses if status != tars.OK)
+    if failed.total() > max_failure_rate * len(statuses):
+        kinds = ", ".join(f"{count} {kind}" for kind, count in failed.most_common())
+        raise DataError(
+            f"{path}: {failed.total()} of {len(statuses)} samples failed ({kinds}), more than "
+            f"max_failure_rate {max_failure_rate:g} of this dataset allows. Mend the tars, or raise it."
+        )
+
+
 def check_shards(path: Path, images: pa.Table, shards: list[dict[str, Any]]) -> None:
     """Each shard has the rows its manifest says, numbered without gap or repetition."""
     identities = tables.identity(images)
@@ -89,6 +103,17 @@ def check_shards(path: Path, images: pa.Table, shards: list[dict[str, Any]]) -> 
             )
     if sum(map(len, expected)) != len(identities):
         raise DataError(f"{path}: holds rows of shards that are not in its manifest.")
+
+
+def _wrong_shard(scores: Path, images: pa.Table, classes_per_image: int) -> str:
+    """The first shard whose images have not all their scores, in words."""
+    ok = np.asarray(pc.equal(images["status"].cast(pa.string()), tars.OK))
+    wanted = np.bincount(images["shard_id"].to_numpy()[ok]) * classes_per_image
+    shard_ids = tables.read_table(scores, schemas.SCORES, ["shard_id"])["shard_id"].to_numpy()
+    found = np.bincount(shard_ids, minlength=len(wanted))
+    wanted = np.pad(wanted, (0, len(found) - len(wanted)))
+    wrong = np.flatnonzero(found != wanted)[:1]
+    return "".join(f"; shard {i}: {found[i]} instead of {wanted[i]}" for i in wrong)
 
 
 def _failures(images: pa.Table, manifest: Path, failed: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,7 +1,6 @@
 """Describe every image of one part of a dataset: features and fingerprints, no search yet."""
 
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,13 +30,17 @@ def main(
 ) -> None:
     """Write the feature of each image that has one, and a row with fingerprints for each sample."""
     memory.keep_freed()
-    work = features.parent / "work" / features.stem
     maker = FeatureMaker(passes.open_eye(weights, settings.precision))
     committed = passes.commit_shards(
-        manifest, work, [maker], settings.canonical(), settings.batch_size, workers
+        manifest,
+        features.parent / "work",
+        [maker],
+        settings.canonical(),
+        settings.batch_size,
+        workers,
     )
     write_part(committed, features, images)
-    shutil.rmtree(work, ignore_errors=True)
+    committed.discard()
 
 
 class FeatureMaker:

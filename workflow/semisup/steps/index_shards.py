@@ -2,11 +2,13 @@
 
 import logging
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from semisup import schemas, settings, tables, tars
+from semisup import schemas, settings, stamps, tables, tars
+from semisup.retries import retry
 from semisup.steps import run
 from semisup.tables import DataError
 
@@ -14,12 +16,15 @@ log = logging.getLogger("semisup")
 
 
 def main(settings: settings.IndexShards, manifest: Path, samples: Path) -> None:
-    """Read every tar once and write the table of its samples and the manifest of the part."""
+    """Read every tar once and write the table of its samples and the manifest of the part.
+
+    Beside them, for tars of the user's own: what they hold at which time (stamps.py).
+    """
     rows: list[tuple[int, int, tars.Sample]] = []
     shards = []
     for shard_id, path in enumerate(settings.shards, start=settings.first_shard):
         try:
-            shard = tars.read_shard(Path(path), settings.num_classes)
+            shard = retry(partial(tars.read_shard, Path(path), settings.num_classes), path)
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}). Restore it.") from error
         rows += [(shard_id, index, sample) for index, sample in enumerate(shard.samples)]
@@ -35,7 +40,10 @@ def main(settings: settings.IndexShards, manifest: Path, samples: Path) -> None:
         log.info("%s: %d samples", path, len(shard.samples))
     write_samples(samples, rows)
     statuses = dict(Counter(sample.status for _, _, sample in rows))
-    write_manifest(manifest, samples, settings.dataset, settings.part, shards, statuses)
+    write_manifest(manifest, samples, settings.dataset, settings, shards, statuses)
+    if settings.stamp:
+        sha256 = {str(shard["path"]): str(shard["sha256"]) for shard in shards}
+        stamps.write_record(stamps.record_path(manifest), settings.stamp, sha256)
     log.info("%d samples in %d tars: %s", len(rows), len(shards), statuses)
 
 
@@ -52,8 +60,8 @@ def write_samples(path: Path, rows: list[tuple[int, int, tars.Sample]]) -> None:
 def write_manifest(
     path: Path,
     samples: Path,
-    dataset: str,
-    part: int,
+    name: str,
+    settings: settings.IndexShards | settings.PackSelection,
     shards: list[dict[str, object]],
     statuses: dict[str, int],
 ) -> None:
@@ -61,9 +69,10 @@ def write_manifest(
     tables.write_json(
         path,
         {
-            "dataset": dataset,
-            "part": part,
+            "dataset": name,
+            "part": settings.part,
             "samples_sha256": tables.file_sha256(samples),
+            "max_pixels": settings.max_pixels,
             "shards": shards,
             "statuses": statuses,
         },

@@ -37,6 +37,7 @@ ANNOUNCED = 64
 def main(
     settings: settings.PackSelection,
     selection: Path,
+    summary: Path,
     tars: Path,
     manifest: Path,
     samples: Path,
@@ -45,11 +46,17 @@ def main(
     """Write the shards of one part in the folder ``tars``, with their index.
 
     The selection is shuffled by the seed as a whole; part and shard only cut it. Raises DataError
-    naming the image when a source tar no longer holds what was scored.
+    naming the image when a source tar no longer holds what was scored, or when the selection has not
+    the rows its ``summary`` says.
     """
     memory.keep_freed()
     per_shard = settings.samples_per_shard
-    order = np.random.default_rng([settings.seed, 1]).permutation(tables.count_rows(selection))
+    num_rows, num_selected = tables.count_rows(selection), tables.read_json(summary)["num_rows"]
+    if num_rows != num_selected:
+        raise DataError(
+            f"{selection}: {num_rows} rows, but {num_selected} were selected. Delete it and run again."
+        )
+    order = np.random.default_rng([settings.seed, 1]).permutation(num_rows)
     start = settings.first_shard * per_shard
     mine = order[start : start + settings.num_shards * per_shard]
     starts = range(0, len(mine), per_shard)
@@ -79,7 +86,7 @@ def main(
     if settings.part == 0:
         _remove_parts_from(settings.num_parts, tars.parent, manifest, samples)
     write_samples(samples, rows)
-    write_manifest(manifest, samples, name, settings.part, shards, {"ok": len(rows)})
+    write_manifest(manifest, samples, name, settings, shards, {"ok": len(rows)})
     log.info("%d samples in %d shards", len(rows), len(shards))
 
 

@@ -13,8 +13,10 @@ from semisup.steps import run
 log = logging.getLogger("semisup")
 
 
-def main(settings: settings.Report, results: Path, report: Path, evaluations: Path) -> None:
-    """Read the tables of every stage below ``results``; write the page and the table.
+def main(
+    settings: settings.Report, results: Path, report: Path, evaluations: Path, made_with: Path
+) -> None:
+    """Read the tables of every stage below ``results``; write the page, the table, the configuration.
 
     Raises DataError naming the equation when the books do not balance.
     """
@@ -24,6 +26,7 @@ def main(settings: settings.Report, results: Path, report: Path, evaluations: Pa
     context = gather(plan, table)
     columns = {name: table[name] for name in schemas.EVALUATIONS.names}
     tables.write_table(evaluations, columns, schemas.EVALUATIONS)
+    tables.write_json(made_with, settings.config)
     tables.write_bytes(report, render(context).encode())
     log.info("%s", context["headline"])
 

@@ -1,6 +1,5 @@
 """Score one part of U and describe its images, reading and decoding each once."""
 
-import shutil
 from pathlib import Path
 
 from semisup import memory, passes, settings
@@ -23,18 +22,22 @@ def main(
     Where teacher and descriptor are the same network in the same precision, it looks once.
     """
     memory.keep_freed()
-    work = scores.parent / "work" / f"{scores.stem}-described"
     score, describe = settings.score, settings.describe
     makers: list[passes.Maker] = [
         score_shards.ScoreMaker(passes.open_eye(weights, score.precision), score.classes_per_image),
         extract_features.FeatureMaker(passes.open_eye(descriptor, describe.precision)),
     ]
     committed = passes.commit_shards(
-        manifest, work, makers, settings.canonical(), score.batch_size, workers
+        manifest,
+        scores.parent / "work-described",
+        makers,
+        settings.canonical(),
+        score.batch_size,
+        workers,
     )
     score_shards.write_part(score, committed, scores, images)
     extract_features.write_part(committed, features, described)
-    shutil.rmtree(work, ignore_errors=True)
+    committed.discard()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Score one part of U: the best classes of every image, and a status for every sample."""
 
 import logging
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,17 @@ def main(
     Raises DataError when the teacher's logits are not finite.
     """
     memory.keep_freed()
-    work = scores.parent / "work" / scores.stem
     maker = ScoreMaker(passes.open_eye(weights, settings.precision), settings.classes_per_image)
     committed = passes.commit_shards(
-        manifest, work, [maker], settings.canonical(), settings.batch_size, workers
+        manifest,
+        scores.parent / "work",
+        [maker],
+        settings.canonical(),
+        settings.batch_size,
+        workers,
     )
     write_part(settings, committed, scores, images)
-    shutil.rmtree(work, ignore_errors=True)
+    committed.keep()
 
 
 class ScoreMaker:
