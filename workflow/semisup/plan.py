@@ -273,6 +273,8 @@ class Plan:
         return self.samples(wildcards.unlabeled)
 
     def evaluation_features(self) -> list[str]:
+        if not self.config.duplicates:
+            return []
         folder = f"{self.results}/features/{self.descriptor()}"
         return [f"{folder}/{name}.parquet" for name in self.config.evaluate.on]
 
