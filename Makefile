@@ -6,7 +6,8 @@ TESTERS ?= 3
 UV := $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.txt)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup demo test lint types docs requirements cifar10 benchmark explain plan status doctor test-slurm clean
+.PHONY: setup demo test test-slurm lint types docs requirements cifar10 benchmark chaos explain plan \
+	status doctor clean
 
 setup: .venv/installed
 
@@ -78,6 +79,14 @@ benchmark: setup
 	{ test -d $(FOLDER)/networks/timm || git clone --quiet --depth 1 --branch v1.0.31 \
 		https://github.com/huggingface/pytorch-image-models $(FOLDER)/networks/timm; } && \
 	python benchmarks/compare_networks.py $(FOLDER)/networks
+
+# Kill processes at random moments, fill the disk, lock folders; then compare with a calm run.
+KILLS ?= 30
+SEED ?= 0
+CHAOS_CONFIG ?= config.yaml
+chaos: setup
+	rm -rf results/chaos
+	python tests/chaos.py results/chaos --config $(CHAOS_CONFIG) --kills $(KILLS) --seed $(SEED)
 
 # Why an image is or is not in a selection: make explain KEY=... [SELECTION=top] [CONFIG=config.yaml]
 SELECTION ?= top

@@ -17,11 +17,18 @@ def check_files(config: Config) -> Iterator[str]:
         yield from _check_shards(config, name, dataset, owners)
     for name, model in config.models.items():
         weights = model.weights or ""
-        if weights and not weights.startswith(TORCHVISION) and not os.path.isfile(weights):
-            yield problem(f"models.{name}.weights", weights, "is not a file", "check the path")
+        if weights and not weights.startswith(TORCHVISION):
+            yield from _check_file(f"models.{name}.weights", weights)
     reviewed = config.duplicates and config.duplicates.remove.reviewed
-    if reviewed and not os.path.isfile(reviewed):
-        yield problem("duplicates.remove.reviewed", reviewed, "is not a file", "check the path")
+    if reviewed:
+        yield from _check_file("duplicates.remove.reviewed", reviewed)
+
+
+def _check_file(key: str, path: str) -> Iterator[str]:
+    if not os.path.isfile(path):
+        yield problem(key, path, "is not a file", "check the path")
+    elif "<" in path or ">" in path:  # Snakemake would look for a variable of this name
+        yield problem(key, path, "holds < or >", "rename the file")
 
 
 def _check_folders(config: Config) -> Iterator[str]:

@@ -1,0 +1,278 @@
+"""Kill processes at random moments and compare the end with a calm run: `make chaos`.
+
+    python tests/chaos.py FOLDER [--config FILE] [--kills 30] [--seed 0] [--short]
+
+Every stage in turn is waited for, and after a random time SIGKILL goes to one of: the step, a worker
+of its loader or a rank, Snakemake alone (its jobs go on as orphans), everything. Then Snakemake is
+started again. With root, the disk is also full in stage after stage (a small tmpfs that grows), and
+folders become read-only while something is written there. In the end every table, tar and weight
+must have the bytes of the calm run, and no temporary file may be left. The seed chooses stages'
+victims and moments; what a moment meets is up to the machine.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
+STAGES = [
+    "make_digits", "index_shards", "train", "extract_features", "find_duplicates", "merge_duplicates",
+    "find_copies", "score_shards", "count_images", "select", "pack_selection", "pretrain",
+    "finetune_candidate", "evaluate_candidate", "choose_candidate", "finetune", "evaluate", "report",
+]  # fmt: skip
+VICTIMS = ["step", "worker", "snakemake", "everything"]
+UNCOMPARED = {"logs", "benchmarks", "checkpoints", "work"}
+LONGEST_RUN = 1800.0
+LATEST = 4.0
+"""Seconds a stage has been running when it is struck, at most."""
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+class Kill(NamedTuple):
+    stage: str
+    victim: str
+    outcome: str
+
+
+def command(*options: str) -> list[str]:
+    own = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", "config.yaml", "--nolock"]
+    how = ["--cores", "2", "--rerun-incomplete", "--set-resources", "pretrain:ranks=2"]
+    return [SNAKEMAKE, *own, *how, *options]
+
+
+def start(folder: Path) -> psutil.Popen:
+    """Snakemake on the configuration in a folder, as the leader of a session of its own."""
+    with open(folder.with_suffix(".log"), "a") as log:
+        return psutil.Popen(
+            command(), stdout=log, stderr=log, start_new_session=True, cwd=folder, env=ENVIRONMENT
+        )
+
+
+def finish(folder: Path) -> int:
+    process = start(folder)
+    return int(process.wait(LONGEST_RUN))
+
+
+def processes(folder: Path) -> Iterator[tuple[psutil.Process, str]]:
+    """The processes of steps that run in a folder, orphans too, each with its stage."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cwd() == str(folder) and (stage := stage_of(process.cmdline())):
+                yield process, stage
+
+
+def stage_of(command: list[str]) -> str:
+    """The rule of a step's command; empty when it is none."""
+    steps = [word for word in command if word.startswith("semisup.steps.")]
+    if not steps or "-c" in command:
+        return ""
+    step = steps[0].removeprefix("semisup.steps.")
+    options = dict(itertools.pairwise(command))
+    if step == "train":
+        folder = Path(options["--weights"]).parent
+        return "finetune_candidate" if folder.name.startswith("base_lr") else folder.name
+    if step == "evaluate" and "models" in Path(options["--evaluations"]).parts:
+        return "evaluate_candidate"
+    return step
+
+
+def strike(folder: Path, stage: str, victim: str, delay: float) -> Kill:
+    """Start Snakemake, wait for the stage, then for a moment; kill; wait until Snakemake has ended."""
+    snakemake = start(folder)
+    while not (here := of_stage(folder, stage)) and snakemake.poll() is None:
+        time.sleep(0.05)
+    time.sleep(delay)
+    here = of_stage(folder, stage)
+    parents = {process.pid for process in here}
+    workers = [p for p in here if p.ppid() in parents or "distributed.run" in line(p.parent())]
+    steps = [process for process in here if process not in workers]
+    victim = "step" if victim == "worker" and not workers else victim
+    if not here:
+        stage, victim = "between stages", "everything"
+    if victim == "everything":
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(snakemake.pid, signal.SIGKILL)
+        end(folder)
+    else:
+        targets = {"step": steps or here, "worker": workers, "snakemake": [snakemake]}[victim]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            random.choice(targets).kill()
+    return Kill(stage, victim, "killed" if snakemake.wait(LONGEST_RUN) else "had ended")
+
+
+def of_stage(folder: Path, stage: str) -> list[psutil.Process]:
+    return [process for process, found in processes(folder) if found == stage]
+
+
+def line(process: psutil.Process | None) -> str:
+    try:
+        return " ".join(process.cmdline()) if process else ""
+    except psutil.Error:
+        return ""
+
+
+def end(folder: Path) -> None:
+    for process, _ in processes(folder):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Nothing can be created, renamed or removed in it, even by root where chattr works."""
+    folder.chmod(0o555)
+    locked = os.geteuid() == 0 and subprocess.run(["chattr", "+i", folder]).returncode == 0
+    yield
+    if locked:
+        subprocess.run(["chattr", "-i", folder], check=True)
+    folder.chmod(0o755)
+
+
+def lock_folders(folder: Path, kills: list[Kill]) -> None:
+    """The output of some stages becomes read-only while they run."""
+    for stage, output in (
+        ("score_shards", "scores/teacher/unlabeled"),
+        ("select", "selections/top"),
+    ):
+        results = folder / "results" / output
+        for path in [p for p in results.glob("*") if p.is_file()]:
+            path.unlink()
+        snakemake = start(folder)
+        while snakemake.poll() is None and stage not in {found for _, found in processes(folder)}:
+            time.sleep(0.05)
+        with read_only(results):
+            code = snakemake.wait(LONGEST_RUN)
+        kills.append(Kill(stage, "read-only", "failed" if code else "passed over"))
+
+
+def fill_disk(folder: Path, kills: list[Kill]) -> None:
+    """The folder is a tmpfs that is full, in stage after stage, until it is large enough."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "chaos", folder], check=True)
+    (folder / "config.yaml").write_bytes((folder.parent / "calm/config.yaml").read_bytes())
+    for kilobytes in (1500, 2200, 3000, 4000, 5500, 200_000):
+        remount = ["mount", "-o", f"remount,size={kilobytes}k", folder]
+        subprocess.run(remount, check=True)
+        offset = len((folder.with_suffix(".log")).read_text()) if kills else 0
+        code = finish(folder)
+        said = folder.with_suffix(".log").read_text()[offset:]
+        rules = [
+            words.split()[3].strip(":,") for words in said.splitlines() if "Error in rule" in words
+        ]
+        stage = rules[-1] if rules else "report"
+        kills.append(Kill(stage, f"full at {kilobytes:,} KB", "failed" if code else "done"))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Of everything produced but logs, times and what only speeds up a second run."""
+    results = folder / "results"
+    return {
+        str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(results.rglob("*"))
+        if path.is_file() and not UNCOMPARED & set(path.relative_to(results).parts)
+        and path.name not in ("report.html", "last.parquet", "changes.parquet")
+        and "logs" not in path.parent.parts
+    }  # fmt: skip
+
+
+def compare(calm: dict[str, str], folder: Path) -> list[str]:
+    """What differs from the calm run, and temporary files."""
+    found = digests(folder)
+    wrong = [f"{name}: differs" for name in calm if name in found and found[name] != calm[name]]
+    wrong += [f"{name}: missing" for name in calm.keys() - found.keys()]
+    wrong += [f"{name}: not in the calm run" for name in found.keys() - calm.keys()]
+    return wrong + [f"{path}: left over" for path in (folder / "results").rglob("*.tmp")]
+
+
+def short(config: dict[str, Any]) -> dict[str, Any]:
+    """Without what makes the run long: duplicates, the baseline, the sweep."""
+    del config["duplicates"], config["models"]["baseline"]
+    config["models"]["student"].pop("finetune")
+    return config
+
+
+def storm(folder: Path, num_kills: int, seed: int) -> list[Kill]:
+    """At least ``num_kills`` kills, as evenly over the stages as they can be met."""
+    chance = random.Random(seed)
+    kills: list[Kill] = []
+    stages = [stage for stage in STAGES if stage in pending(folder)]
+    for place, stage in enumerate(stages):
+        left = num_kills - sum(kill.outcome == "killed" for kill in kills)
+        wanted = -(-max(left, 0) // (len(stages) - place))
+        for attempt in range(wanted):
+            if stage not in pending(folder):
+                break
+            victim = VICTIMS[(place + attempt + seed) % len(VICTIMS)]
+            kills.append(strike(folder, stage, victim, chance.uniform(0, LATEST)))
+            print(*kills[-1], flush=True)
+    return kills
+
+
+def pending(folder: Path) -> set[str]:
+    """The rules that Snakemake would run."""
+    done = subprocess.run(command("-n"), cwd=folder, capture_output=True, text=True, check=True)
+    return {words.split()[0] for words in done.stdout.splitlines() if len(words.split()) == 2}
+
+
+def table(kills: list[Kill]) -> str:
+    counts = Counter((kill.stage, kill.victim, kill.outcome) for kill in kills)
+    lines = [
+        f"{stage:20} {victim:18} {outcome:16} {n}" for (stage, victim, outcome), n in counts.items()
+    ]
+    return "\n".join([f"{'stage':20} {'what happened':18} {'outcome':16} times", *lines])
+
+
+def main(folder: Path, config: Path, num_kills: int, seed: int, is_short: bool) -> list[str]:
+    """Calm, storm, full disk; prints the table and returns what is wrong."""
+    folder = folder.resolve()
+    random.seed(seed)
+    raw = yaml.safe_load(config.read_text())
+    raw = short(raw) if is_short else raw
+    for name in ("calm", "storm"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "config.yaml").write_text(yaml.safe_dump(raw))
+    if finish(folder / "calm"):
+        return [f"the calm run failed: see {folder / 'calm.log'}"]
+    calm = digests(folder / "calm")
+    kills = storm(folder / "storm", num_kills, seed)
+    killed = sum(kill.outcome == "killed" for kill in kills)
+    if not is_short:
+        lock_folders(folder / "storm", kills)
+    wrong = [] if finish(folder / "storm") == 0 else ["the last run failed"]
+    wrong += compare(calm, folder / "storm")
+    if not is_short and os.geteuid() == 0:
+        try:
+            fill_disk(folder / "full", kills)
+            wrong += [f"full disk: {each}" for each in compare(calm, folder / "full")]
+        finally:
+            subprocess.run(["umount", "--lazy", folder / "full"])
+    print(table(kills))
+    print(f"seed {seed}: {killed} kills, {len(calm)} files compared, {len(wrong)} wrong")
+    return wrong + ([f"only {killed} kills"] if killed < num_kills else [])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--config", type=Path, default=ROOT / "config.yaml")
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--short", action="store_true")
+    given = parser.parse_args()
+    if problems := main(given.folder, given.config, given.kills, given.seed, given.short):
+        sys.exit("\n".join(problems))
