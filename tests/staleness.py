@@ -43,7 +43,11 @@ recipes:
   sweep: {images: 300}
   fine: {preset: paper_finetune, images: 200}
 score: {classes_per_image: 3}
-duplicates: {descriptor: given, record_distance: 0.3, remove: {closest: 5}}
+duplicates:
+  descriptor: given
+  record_distance: 0.3
+  remove: {closest: 5}
+  within_unlabeled: {max_distance: 0.1, cells: 2}
 evaluate: {on: [test]}
 pack: {samples_per_shard: 9}
 """
@@ -54,15 +58,19 @@ FINETUNE = f"finetune {EVALUATE}"
 SWEEP = f"finetune_candidate evaluate_candidate choose_candidate {EVALUATE}"
 PRETRAIN = f"pretrain {SWEEP}"
 PACK = f"pack_selection {PRETRAIN}"
-SELECT = f"select {PACK}"
+SELECT = f"select measure_leaks {PACK}"
 SCORE = f"score_shards count_images {SELECT}"
-DUPLICATES = "find_duplicates merge_duplicates"
-UNLABELED = f"index_shards {DUPLICATES} find_copies {SCORE}"
-LABELED = f"index_shards train {SCORE}"
-TEST = f"index_shards extract_features {DUPLICATES} {SELECT}"
+DUPLICATES = "find_duplicates merge_duplicates make_review_page measure_leaks"
+NEAR_COPIES = "find_near_copies merge_near_copies"
+CELLS = f"train_cells sort_into_cells {NEAR_COPIES}"
+DESCRIBE_D = "extract_features find_duplicates merge_duplicates measure_leaks"
+DESCRIBE = f"extract_features {DUPLICATES} find_copies"
+UNLABELED = f"index_shards {DESCRIBE} {CELLS} {SCORE}"
+LABELED = f"index_shards {DESCRIBE} train {SCORE}"
+TEST = f"index_shards {DESCRIBE} calibrate_duplicates {SELECT}"
 EVERYTHING = (
-    f"make_digits make_cifar10 pack_folder index_shards import_weights extract_features {DUPLICATES} "
-    f"find_copies train finetune {SCORE}"
+    "make_digits make_cifar10 pack_folder index_shards import_weights calibrate_duplicates "
+    f"{DESCRIBE} {CELLS} train finetune {SCORE}"
 )
 
 
@@ -96,23 +104,24 @@ ROWS = [
     Row("results", "another folder", {"results": "elsewhere"}, EVERYTHING),
     Row(
         "seed", "", {"seed": 4},
-        f"make_digits make_cifar10 index_shards {DUPLICATES} find_copies train finetune {SCORE}",
-        {"dataset": "digits cifar"},
+        f"make_digits make_cifar10 index_shards {DESCRIBE} calibrate_duplicates {CELLS} train finetune "
+        f"{SCORE}",
+        {"dataset": "digits cifar unlabeled"},
     ),
     Row("wandb", "", {"wandb": "curves"}, ""),
     Row(
         "datasets.*.shards", "one more shard of U",
         {"datasets.unlabeled.shards": "data/unlabeled-{0..5}.tar"}, UNLABELED,
-        {**STUDENT, "part": "00002 00000", "dataset": "unlabeled", "unlabeled": "unlabeled"},
+        {**STUDENT, "dataset": "unlabeled", "unlabeled": "unlabeled"},
     ),
     Row(
         "datasets.*.folder", "another folder", {"datasets.photos.folder": "other"},
-        f"pack_folder index_shards {FINETUNE}", {**PLAIN, "dataset": "photos"},
+        f"pack_folder index_shards {DESCRIBE_D} {FINETUNE}", {**PLAIN, "dataset": "photos"},
     ),
     Row(
         "datasets.*.builtin", "another set for a U that trains no model",
         {"datasets.cifar.builtin": "cifar10-50/unlabeled"},
-        f"make_cifar10 index_shards {DUPLICATES} find_copies score_shards count_images select "
+        f"make_cifar10 index_shards {DESCRIBE} {CELLS} score_shards count_images select "
         "pack_selection report",
         {"dataset": "cifar", "unlabeled": "cifar", "selection": "third"},
     ),
@@ -120,7 +129,7 @@ ROWS = [
         "datasets.*.classes", "another class name: what is trained on it, and all it teaches",
         {f"datasets.{name}.classes": ["ant", "bee", "dog"] for name in ("labeled", "held_out", "test")}
         | {"datasets.photos.folder": "renamed", "models.given.classes": ["ant", "bee", "dog"]},
-        f"pack_folder import_weights extract_features {DUPLICATES} finetune {LABELED}",
+        f"pack_folder import_weights calibrate_duplicates {CELLS} finetune {LABELED}",
     ),
     Row(
         "datasets.*.labels", "of U", {"datasets.unlabeled.labels": True, "datasets.unlabeled.classes": 3},
@@ -128,7 +137,7 @@ ROWS = [
     ),
     Row(
         "datasets.*.num_shards", "of a folder", {"datasets.photos.num_shards": 3},
-        f"pack_folder index_shards {FINETUNE}", {**PLAIN, "dataset": "photos"},
+        f"pack_folder index_shards {DESCRIBE_D} {FINETUNE}", {**PLAIN, "dataset": "photos"},
     ),
     Row(
         "datasets.*.shards_per_part", "of U; no shard is scored again, its scores are taken over",
@@ -151,12 +160,12 @@ ROWS = [
         f"train {PRETRAIN}", {"model": "student baseline"}),
     Row("models.*.weights", "of a descriptor that is a teacher too",
         {"models.given.weights": "data/other.pt"},
-        f"import_weights extract_features {DUPLICATES} finetune {SCORE}",
-        {"teacher": "given", "dataset": "test", "model": "given plain student"}),
+        f"import_weights {DESCRIBE} calibrate_duplicates {CELLS} finetune {SCORE}",
+        {"teacher": "given", "model": "given plain student"}),
     Row("models.*.classes", "of a descriptor that is a teacher too",
         {"models.given.classes": ["ant", "bee", "dog"]},
-        f"import_weights extract_features {DUPLICATES} finetune {SCORE}",
-        {"teacher": "given", "dataset": "test", "model": "given plain student"}),
+        f"import_weights {DESCRIBE} calibrate_duplicates {CELLS} finetune {SCORE}",
+        {"teacher": "given", "model": "given plain student"}),
     Row("models.*.init", "of a finetuning", {"models.plain.init": "teacher"}, FINETUNE, PLAIN),
     Row("models.*.baseline_of", "none: an arch of its own",
         {"models.baseline.baseline_of": None, "models.baseline.arch": "cifar_resnet8_w4"},
@@ -178,7 +187,8 @@ ROWS = [
         f"train {PRETRAIN}", {"model": "student baseline"}),
     Row("models.*.finetune", "none", {"models.student.finetune": None},
         "train evaluate report", {"model": "baseline"}),
-    Row("models.*.finetune.on", "", {"models.plain.finetune.on": "labeled"}, FINETUNE, PLAIN),
+    Row("models.*.finetune.on", "", {"models.plain.finetune.on": "labeled"},
+        f"measure_leaks {FINETUNE}", PLAIN),
     Row("models.*.finetune.recipe", "", {"models.plain.finetune.recipe": "learn"}, FINETUNE, PLAIN),
     Row("models.*.finetune.sweep", "none", {"models.student.finetune.sweep": None},
         FINETUNE, {"model": "student", "stage": "finetune"}),
@@ -225,12 +235,31 @@ ROWS = [
     Row("recipes.*.images", "of a student: its baseline has the same budget",
         {"recipes.sweep.images": 200}, f"train {SWEEP}", {"model": "student baseline"}),
     Row("score.classes_per_image", "", {"score.classes_per_image": 2}, SCORE, MODELS),
-    Row("score.batch_size", "", {"score.batch_size": 9}, SCORE, MODELS),
+    Row("score.batch_size", "of the descriptor too", {"score.batch_size": 9},
+        f"{DESCRIBE} calibrate_duplicates {CELLS} {SCORE}", MODELS),
     Row("score.precision", "", {"score.precision": "bfloat16"}, SCORE, MODELS),
-    Row("duplicates", "none", {"duplicates": None}, SELECT, MODELS),
+    Row("duplicates", "none", {"duplicates": None}, f"select {PACK}", MODELS),
     Row("duplicates.descriptor", "", {"duplicates.descriptor": "teacher"},
-        f"extract_features {DUPLICATES} {SELECT}"),
+        f"{DESCRIBE} calibrate_duplicates {CELLS} {SELECT}"),
     Row("duplicates.record_distance", "", {"duplicates.record_distance": 0.4}, f"{DUPLICATES} {SELECT}"),
+    Row("duplicates.precision", "of a descriptor", {"duplicates.precision": "bfloat16"},
+        f"{DESCRIBE} calibrate_duplicates {CELLS} {SELECT}", MODELS),
+    Row("duplicates.read_with", "a teacher", {"duplicates.read_with": "teacher"},
+        f"score_and_describe count_images {DUPLICATES} find_copies {CELLS} {SELECT}",
+        {**MODELS, "unlabeled": "unlabeled digits"}),
+    Row("duplicates.max_pairs", "", {"duplicates.max_pairs": 7}, f"{DUPLICATES} {SELECT}", MODELS),
+    Row("duplicates.review_pairs", "", {"duplicates.review_pairs": 7}, "make_review_page report"),
+    Row("duplicates.leak_distance", "", {"duplicates.leak_distance": 0.2}, "measure_leaks report"),
+    Row("duplicates.calibration_images", "", {"duplicates.calibration_images": 7},
+        "calibrate_duplicates report"),
+    Row("duplicates.within_unlabeled", "none", {"duplicates.within_unlabeled": None}, SELECT, MODELS),
+    Row("duplicates.within_unlabeled.max_distance", "", {"duplicates.within_unlabeled.max_distance": 0.2},
+        f"sort_into_cells {NEAR_COPIES} {SELECT}", MODELS),
+    Row("duplicates.within_unlabeled.cells", "", {"duplicates.within_unlabeled.cells": 3},
+        f"{CELLS} {SELECT}", MODELS),
+    Row("duplicates.remove.evaluation_copies", "", {"duplicates.remove.evaluation_copies": False},
+        SELECT, MODELS),
+    Row("duplicates.remove.near_copies", "", {"duplicates.remove.near_copies": False}, SELECT, MODELS),
     Row("duplicates.remove.closest", "", {"duplicates.remove.closest": 6}, SELECT, MODELS),
     Row("duplicates.remove.max_distance", "", {"duplicates.remove.max_distance": 0.1}, SELECT, MODELS),
     Row("duplicates.remove.reviewed", "a file", {"duplicates.remove.reviewed": "data/reviewed.csv"}, SELECT, MODELS),
@@ -238,7 +267,7 @@ ROWS = [
     Row("evaluate.on", "one more dataset",
         {"datasets.more": {"shards": "data/unlabeled-5.tar", "classes": ["ant", "bee", "cow"]},
          "evaluate.on": ["test", "more"]},
-        TEST, {"dataset": "more"}),
+        TEST),
     Row("evaluate.batch_size", "", {"evaluate.batch_size": 9},
         f"evaluate_candidate choose_candidate {EVALUATE}"),
     Row("pack.samples_per_shard", "", {"pack.samples_per_shard": 5}, PACK, MODELS),
