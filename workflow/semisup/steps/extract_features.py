@@ -1,6 +1,7 @@
 """Describe every image of an evaluation set for the search of near-duplicates."""
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -45,12 +46,21 @@ def describe(
         samples, rows, weights.image_size, weights.resize, batch_size=256, workers=workers
     )
     described, vectors, done = [], [], 0
+    failed: Counter[str] = Counter()
     for batch in batches:
         done += len(batch.rows) + len(batch.failures)
+        failed.update(kind for _, kind, _ in batch.failures)
         if len(batch.rows):
             described.append(batch.rows)
             vectors.append(predict(batch.images_NCHW).numpy())
         progress.update(done)
+    log.info(
+        "%s: %d images described, not %s", samples.dataset, done - failed.total(), dict(failed)
+    )
+    if done != len(rows):
+        raise DataError(
+            f"{samples.dataset}: {done} of {len(rows)} images came back; this is a bug."
+        )
     if not described:
         return np.empty(0, np.int64), np.empty((0, 0), np.float32)
     features = np.concatenate(vectors)
