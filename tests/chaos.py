@@ -55,12 +55,13 @@ def command(*options: str) -> list[str]:
     return [SNAKEMAKE, *own, *how, *options]
 
 
-def start(folder: Path) -> psutil.Popen:
+def start(folder: Path, *options: str) -> psutil.Popen:
     """Snakemake on the configuration in a folder, as the leader of a session of its own."""
     with open(folder.with_suffix(".log"), "a") as log:
         return psutil.Popen(
-            command(), stdout=log, stderr=log, start_new_session=True, cwd=folder, env=ENVIRONMENT
-        )
+            command(*options), stdout=log, stderr=log, start_new_session=True, cwd=folder,
+            env=ENVIRONMENT,
+        )  # fmt: skip
 
 
 def finish(folder: Path) -> int:
@@ -91,9 +92,9 @@ def stage_of(command: list[str]) -> str:
     return step
 
 
-def strike(folder: Path, stage: str, victim: str, delay: float) -> Kill:
+def strike(folder: Path, stage: str, victim: str, delay: float, *options: str) -> Kill:
     """Start Snakemake, wait for the stage, then for a moment; kill; wait until Snakemake has ended."""
-    snakemake = start(folder)
+    snakemake = start(folder, *options)
     while not (here := of_stage(folder, stage)) and snakemake.poll() is None:
         time.sleep(0.05)
     time.sleep(delay)
@@ -207,18 +208,33 @@ def short(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def storm(folder: Path, num_kills: int, seed: int) -> list[Kill]:
-    """At least ``num_kills`` kills, as evenly over the stages as they can be met."""
+    """At least ``num_kills`` kills, as evenly over the stages as they can be met.
+
+    Stages run beside each other, and some are over soon: those that were not met run again, the last
+    ones first.
+    """
     chance = random.Random(seed)
     kills: list[Kill] = []
     stages = [stage for stage in STAGES if stage in pending(folder)]
     for place, stage in enumerate(stages):
         left = num_kills - sum(kill.outcome == "killed" for kill in kills)
-        wanted = -(-max(left, 0) // (len(stages) - place))
+        wanted = 1 if num_kills < len(stages) else -(-max(left, 0) // (len(stages) - place))
+        wanted = min(wanted, max(left, 0))
         for attempt in range(wanted):
             if stage not in pending(folder):
                 break
             victim = VICTIMS[(place + attempt + seed) % len(VICTIMS)]
             kills.append(strike(folder, stage, victim, chance.uniform(0, LATEST)))
+            print(*kills[-1], flush=True)
+    for place, stage in enumerate(reversed(stages)):
+        for attempt in range(3):
+            struck = sum(kill.outcome == "killed" for kill in kills)
+            met = any(kill.stage == stage and kill.outcome == "killed" for kill in kills)
+            if struck >= num_kills and (met or num_kills < len(stages)):
+                break
+            victim = VICTIMS[(place + attempt) % len(VICTIMS)]
+            delay = chance.uniform(0, LATEST / 4)
+            kills.append(strike(folder, stage, victim, delay, "--forcerun", stage))
             print(*kills[-1], flush=True)
     return kills
 
@@ -244,8 +260,9 @@ def main(folder: Path, config: Path, num_kills: int, seed: int, is_short: bool) 
     raw = yaml.safe_load(config.read_text())
     raw = short(raw) if is_short else raw
     for name in ("calm", "storm"):
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / "config.yaml").write_text(yaml.safe_dump(raw))
+    print("the calm run", flush=True)
     if finish(folder / "calm"):
         return [f"the calm run failed: see {folder / 'calm.log'}"]
     calm = digests(folder / "calm")

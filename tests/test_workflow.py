@@ -343,7 +343,7 @@ def test_a_selection_that_comes_out_the_same_trains_nothing(run, tmp_path):
 def test_the_books_of_the_report_hold_the_images_that_choose_and_what_loaders_counted(run):
     page = (run / "results/report.html").read_text()
     for base_lr in (0.1, 0.4):
-        assert f"choosing student/finetune base_lr-{base_lr}: 270" in page
+        assert f"choosing student/finetune base_lr-{base_lr}: 200" in page
     assert "images student/pretrain was trained on" in page
     assert "student/pretrain: the loader counted samples × passes" in page
     metrics = pd.read_parquet(run / "results/models/student/pretrain/metrics.parquet")

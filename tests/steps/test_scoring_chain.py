@@ -362,6 +362,19 @@ def test_what_could_not_be_read_is_tried_again(
     assert digest(folder / "images-00000.parquet") == digest(calm)
 
 
+def test_all_that_lay_behind_the_break_of_a_tar_is_counted_as_lost(chain: Chain) -> None:
+    """By the index, which was made when the tar was whole."""
+    tar = chain_tars(chain)[0]
+    offsets = read_samples([chain.manifests[0]]).table["offset"].to_pylist()
+    os.truncate(tar, offsets[3] + 5)
+    samples._open.cache_clear()
+    folder = score(chain.folder / "cut", chain.manifests[0], chain.teacher)
+    rows = pd.read_parquet(folder / "images-00000.parquet")
+    of_tar = rows[rows.shard_id == 0].status.tolist()
+    assert of_tar == ["ok"] * 3 + ["read_error"] * 4
+    assert len(rows) == 15
+
+
 def chain_tars(chain: Chain) -> list[Path]:
     shards = json.loads(chain.manifests[0].read_text())["shards"]
     return [Path(shard["path"]) for shard in shards]
