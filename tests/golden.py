@@ -19,34 +19,44 @@ if __name__ == "__main__":
 
 import numpy as np
 import pyarrow.parquet as pq
-import torch
 
-from semisup import images, models, schemas, settings, tables, tars
+import golden_inputs as inputs
+from golden_outputs import digest, numbers, summary_digest, vectors
+from semisup import images, models, schemas, settings, tables
 from semisup.config import Recipe, Remove
-from semisup.scores import write_scores
-from semisup.selection import Ranked
+from semisup.features import pack
 from semisup.steps import (
+    calibrate_duplicates,
     choose_candidate,
     count_images,
     evaluate,
     extract_features,
     find_copies,
     find_duplicates,
+    find_near_copies,
     import_weights,
-    index_shards,
     make_cifar10,
     make_digits,
+    make_review_page,
+    measure_leaks,
     merge_duplicates,
+    merge_near_copies,
     pack_folder,
     pack_selection,
+    score_and_describe,
     score_shards,
     select,
+    sort_into_cells,
     train,
+    train_cells,
 )
 
 GOLDEN = Path(__file__).with_name("golden.json")
-CLASSES = ["ant", "bee", "cow"]
-ARCH = "cifar_resnet8_w4"
+DESCRIBE = settings.ExtractFeatures(batch_size=4, precision="float32")
+SCORE = settings.ScoreShards(classes_per_image=2, batch_size=4, precision="float32")
+REMOVE = Remove(closest=3)
+HAND, PAIRS, TOP = "features/hand", "duplicates/u/pairs.parquet", "selections/top"
+ENCODED = ("JPEG, quality 40", "caption strip")
 
 
 def record() -> dict[str, dict[str, Any]]:
@@ -56,7 +66,7 @@ def record() -> dict[str, dict[str, Any]]:
         (Path(folder) / "main").mkdir()
         os.chdir(Path(folder) / "main")
         try:
-            prepare()
+            inputs.prepare()
             return {
                 kind.__name__: {"version": version(kind), "made": make()}
                 for kind, make in STEPS.items()
@@ -68,100 +78,6 @@ def record() -> dict[str, dict[str, Any]]:
 def version(kind: type[settings.Settings]) -> int:
     (number,) = get_args(kind.model_fields["version"].annotation)
     return int(number)
-
-
-# --- the fixed input ------------------------------------------------------------------------
-
-
-def picture(seed: int) -> bytes:
-    """Pixels as they are: no encoder has a say."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (9, 8, 3), np.uint8)
-    return b"P6 8 9 255\n" + pixels.tobytes()
-
-
-def prepare() -> None:
-    """Tars and their index, weights, a folder of photographs, scores; in this order."""
-    for shard in range(2):
-        samples = [
-            (f"u{i}", {"ppm": picture(10 * shard + i), "cls": b"%d" % (i % 3)}) for i in range(6)
-        ]
-        tars.write_tar(Path(f"u-{shard}.tar"), samples)
-    broken = [("copy", {"ppm": picture(11)}), ("empty", {"ppm": b""}), ("none", {"json": b"{}"})]
-    tars.write_tar(Path("u-2.tar"), broken)
-    labelled = [(f"d{i}", {"ppm": picture(i // 2), "cls": b"%d" % (i % 3)}) for i in range(9)]
-    tars.write_tar(Path("d-0.tar"), labelled)
-    for name, num_shards in (("u", 3), ("d", 1)):
-        for part in range(num_shards):
-            index(name, part)
-    for name in ("a/1.ppm", "a/2.ppm", "b/1.ppm"):
-        Path("photos", name).parent.mkdir(parents=True, exist_ok=True)
-        Path("photos", name).write_bytes(picture(len(name)))
-    rng = np.random.default_rng(5)
-    model = models.build(ARCH, len(CLASSES))
-    state = {}
-    for name, tensor in model.state_dict().items():
-        values = rng.normal(0, 0.3, tuple(tensor.shape))
-        positive = name.endswith(("running_var", "num_batches_tracked"))
-        made = np.asarray(np.abs(values) + 0.05 if positive else values)
-        state[name] = torch.tensor(made, dtype=tensor.dtype)
-    models.save(Path("weights.pt"), models.Weights(ARCH, 8, 8, CLASSES, state))
-    torch.save(state, "checkpoint.pth")
-    models.write_classes(Path("classes.txt"), CLASSES)
-    for part in range(3):
-        write_part(part)
-
-
-def index(name: str, part: int) -> None:
-    made = settings.IndexShards(
-        dataset=name, part=part, first_shard=part, shards=[f"{name}-{part}.tar"], num_classes=3,
-        max_pixels=images.MAX_PIXELS, stamp="",
-    )  # fmt: skip
-    folder = Path("index", name)
-    index_shards.main(
-        made, folder / f"manifest-{part:05d}.json", folder / f"samples-{part:05d}.parquet"
-    )
-
-
-def write_part(part: int) -> None:
-    """Scores that no network made."""
-    num_ok, rng = (6, 6, 1)[part], np.random.default_rng([3, part])
-    identity = (np.int64(part) << 32) + np.arange(num_ok)
-    classes = np.array([rng.permutation(3)[:2] for _ in range(num_ok)], np.int16)
-    log_odds = -np.sort(-rng.normal(0, 3, (num_ok, 2)).astype(np.float32), axis=1)
-    ranks = np.tile(np.array([1, 2], np.int8), num_ok)
-    rows = Ranked(classes.ravel(), log_odds.ravel(), np.repeat(identity, 2), ranks)
-    write_scores(Path(f"scores/part-{part:05d}.parquet"), rows, "by hand")
-    failed = 2 if part == 2 else 0
-    columns = {
-        "shard_id": [part] * (num_ok + failed),
-        "sample_index": range(num_ok + failed),
-        "logsumexp": np.zeros(num_ok + failed, np.float32),
-        "status": ["ok"] * num_ok + ["empty", "missing_image"][:failed],
-        "reason": [""] * num_ok + ["no bytes", "no image"][:failed],
-    }
-    tables.write_table(Path(f"scores/images-{part:05d}.parquet"), columns, schemas.IMAGES)
-
-
-# --- what each step makes -------------------------------------------------------------------
-
-
-def digest(*paths: str) -> str:
-    """Of what the files hold: rows of tables, bytes of others; folders with all below."""
-    whole = hashlib.sha256()
-    for path in map(Path, paths):
-        below = sorted(path.rglob("*.*")) if path.is_dir() else [path]
-        for file in below:
-            whole.update(f"\0{file}\0".encode())
-            if file.suffix == ".parquet":
-                whole.update(repr(pq.read_table(file).to_pylist()).encode())
-            else:
-                whole.update(file.read_bytes())
-    return whole.hexdigest()
-
-
-def numbers(path: str, *columns: str) -> list[float]:
-    table = pq.read_table(path, columns=list(columns)).to_pydict()
-    return [float(x) for name in columns for x in np.array(table[name]).ravel()]
 
 
 def of_digits() -> str:
@@ -189,7 +105,7 @@ def of_folder() -> str:
 
 def of_weights() -> str:
     made = settings.ImportWeights(
-        arch=ARCH, image_size=8, resize=8, weights="checkpoint.pth", classes=CLASSES
+        arch=inputs.ARCH, image_size=8, resize=8, weights="checkpoint.pth", classes=inputs.CLASSES
     )
     import_weights.main(made, Path("imported.pt"), Path("imported.txt"))
     weights = models.load(Path("imported.pt"))
@@ -201,7 +117,9 @@ def of_weights() -> str:
 
 def of_training() -> list[float]:
     recipe = Recipe(images=36, global_batch_size=9, base_lr=0.1, crop="padded", mixup=0.2)
-    made = settings.Train(arch=ARCH, image_size=8, resize=8, classes=CLASSES, recipe=recipe, seed=2)
+    made = settings.Train(
+        arch=inputs.ARCH, image_size=8, resize=8, classes=inputs.CLASSES, recipe=recipe, seed=2
+    )
     names = [
         Path("trained", name) for name in ("c", "weights.pt", "classes.txt", "metrics.parquet")
     ]
@@ -229,49 +147,141 @@ def of_choice() -> str:
     return digest("chosen")
 
 
-def of_features() -> list[float]:
-    extract_features.main(
-        settings.ExtractFeatures(), [Path("index/d/manifest-00000.json")], Path("weights.pt"),
-        Path("features/d.parquet"), 0,
-    )  # fmt: skip
-    return numbers("features/d.parquet", "feature")
+def of_features(name: str = "d") -> list[Any]:
+    outputs = [f"described/{name}/{table}-00000.parquet" for table in ("part", "images")]
+    manifest = Path(f"index/{name}/manifest-00000.json")
+    extract_features.main(DESCRIBE, manifest, Path("weights.pt"), *map(Path, outputs), 0)
+    return [digest(outputs[1]), *vectors(outputs[0])]
 
 
-def of_duplicates() -> list[float]:
-    of_features()
+def of_duplicates() -> str:
     for part in range(3):
         find_duplicates.main(
-            settings.FindDuplicates(record_distance=1.0),
-            Path(f"index/u/manifest-{part:05d}.json"), [Path("features/d.parquet")],
-            [Path("index/d/manifest-00000.json")], Path("weights.pt"),
-            Path(f"pairs/part-{part:05d}.parquet"), 0,
+            settings.FindDuplicates(record_distance=1.2, max_pairs=20, evaluation={"d": 1}),
+            Path(f"index/u/manifest-{part:05d}.json"), Path(f"{HAND}/u/part-{part:05d}.parquet"),
+            [Path(f"{HAND}/d/part-00000.parquet")], [Path("index/d/manifest-00000.json")],
+            Path(f"duplicates/u/part-{part:05d}.parquet"),
+            Path(f"duplicates/u/nearest-{part:05d}.parquet"), 1,
         )  # fmt: skip
-    return numbers("pairs/part-00000.parquet", "distance")
+    return digest(
+        *(f"duplicates/u/{n}-{p:05d}.parquet" for n in ("part", "nearest") for p in range(3))
+    )
 
 
 def of_merged_duplicates() -> str:
-    for part, distance in enumerate((0.3, 0.1)):
-        pair = {"shard_id": [part], "sample_index": [0], "key": ["k"], "evaluation_dataset": ["d"]}
-        pair |= {"evaluation_shard_id": [0], "evaluation_sample_index": [part]}
-        pair |= {"evaluation_key": ["e"], "distance": [distance]}
-        tables.write_table(Path(f"two/part-{part:05d}.parquet"), pair, schemas.DUPLICATES)
-    made = settings.MergeDuplicates(num_parts=2)
-    merge_duplicates.main(made, Path("two/part-00000.parquet"), Path("pairs.parquet"))
-    return digest("pairs.parquet")
+    of_duplicates()
+    made = settings.MergeDuplicates(num_parts=3, max_pairs=20)
+    merge_duplicates.main(made, Path("duplicates/u/part-00000.parquet"), Path(PAIRS))
+    return digest(PAIRS)
 
 
 def of_copies() -> str:
-    first = Path("index/u/manifest-00000.json")
-    find_copies.main(settings.FindCopies(num_parts=3), first, Path("copies.parquet"))
+    find_copies.main(
+        settings.FindCopies(num_parts=3, evaluation={"d": 1}),
+        Path(f"{HAND}/u/images-00000.parquet"), Path("index/u/manifest-00000.json"),
+        [Path(f"{HAND}/d/images-00000.parquet")], [Path("index/d/manifest-00000.json")],
+        Path("copies.parquet"),
+    )  # fmt: skip
     return digest("copies.parquet")
 
 
-def of_scoring() -> list[float]:
-    made = settings.ScoreShards(classes_per_image=2, batch_size=4, precision="float32")
+def of_review() -> str:
+    """Of the data of the page, but for its pictures."""
+    of_merged_duplicates()
+    made = settings.MakeReviewPage(
+        num_pairs=5, num_parts=3, evaluation={"d": 1}, classes=inputs.CLASSES
+    )
+    manifests = [Path(f"index/{name}/manifest-00000.json") for name in ("u", "d")]
+    make_review_page.main(made, Path(PAIRS), manifests[0], manifests[1:], Path("review.html"))
+    page = Path("review.html").read_text()
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert all(data.pop("pictures"))
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()
+
+
+def of_cells() -> list[Any]:
+    made = settings.TrainCells(num_parts=2, num_cells=3, seed=1)
+    train_cells.main(made, Path("crowd/part-00000.parquet"), Path("trained.parquet"))
+    rows = pq.read_table("trained.parquet")["feature"].to_pylist()
+    return [float(x) for row in rows for x in np.frombuffer(row, "<f2")]
+
+
+def of_sorting() -> str:
+    centroids = np.eye(3, 8).astype(np.float16)
+    tables.write_table(Path("centroids.parquet"), {"feature": pack(centroids)}, schemas.CENTROIDS)
+    for part in range(3):
+        sort_into_cells.main(
+            settings.SortIntoCells(num_groups=2), Path(f"{HAND}/u/part-{part:05d}.parquet"),
+            Path("centroids.parquet"), Path(f"cells/cells-{part:05d}.parquet"),
+        )  # fmt: skip
+    return digest("cells")
+
+
+def of_near_copies() -> str:
+    of_sorting()
+    for group in range(2):
+        made = settings.FindNearCopies(num_parts=3, group=group, max_distance=0.4)
+        path = Path(f"near/near_copies-{group:05d}.parquet")
+        find_near_copies.main(made, Path("cells/cells-00000.parquet"), path, 1)
+    return digest("near")
+
+
+def of_merged_near_copies() -> str:
+    of_near_copies()
+    made = settings.MergeNearCopies(num_groups=2)
+    first, merged = Path("near/near_copies-00000.parquet"), "near_copies.parquet"
+    merge_near_copies.main(made, first, Path(merged))
+    return digest(merged)
+
+
+def of_calibration() -> list[Any]:
+    of_features("e")
+    made = settings.CalibrateDuplicates(
+        num_images=2, seed=3, precision="float32", evaluation={"e": 1}
+    )
+    calibrate_duplicates.main(
+        made, [Path("described/e/part-00000.parquet")], [Path("index/e/manifest-00000.json")],
+        Path("weights.pt"), Path("calibration.parquet"), 1,
+    )  # fmt: skip
+    rows = pq.read_table("calibration.parquet").to_pylist()
+    names = ("evaluation_sample_index", "kind", "bits", "distance", "distance_to_others")
+    # An encoder and a font have a say in the other kinds.
+    return [row[n] for row in rows if row["kind"] not in ENCODED for n in names]
+
+
+def of_leaks() -> str:
+    of_selection()
+    made = settings.MeasureLeaks(
+        descriptor="hand", leak_distance=None, record_distance=1.2, max_pairs=20, remove=REMOVE,
+        evaluation=["d"], labelled=[], unlabeled=["u"], selections={"top": "u"},
+        num_parts={"u": 3, "d": 1},
+    )  # fmt: skip
+    measure_leaks.main(made, Path(), Path("leaks.parquet"), Path("leaks.json"))
+    return digest("leaks.parquet") + summary_digest("leaks.json", "leaks_sha256")
+
+
+def of_scoring() -> list[Any]:
     outputs = [Path("scored/part-00001.parquet"), Path("scored/images-00001.parquet")]
-    score_shards.main(made, Path("index/u/manifest-00001.json"), Path("weights.pt"), *outputs, 0)
+    score_shards.main(SCORE, Path("index/u/manifest-00001.json"), Path("weights.pt"), *outputs, 0)
+    return scored("scored")
+
+
+def scored(folder: str) -> list[Any]:
     names = ("shard_id", "sample_index", "class_id", "prediction_rank", "log_odds")
-    return [*sorted(numbers(str(outputs[0]), *names)), *numbers(str(outputs[1]), "logsumexp")]
+    return [
+        *sorted(numbers(f"{folder}/part-00001.parquet", *names)),
+        *numbers(f"{folder}/images-00001.parquet", "logsumexp"),
+    ]
+
+
+def of_both() -> list[Any]:
+    names = [f"both/{n}/{t}-00001.parquet" for n in ("scored", "told") for t in ("part", "images")]
+    score_and_describe.main(
+        settings.ScoreAndDescribe(score=SCORE, describe=DESCRIBE),
+        Path("index/u/manifest-00001.json"), Path("weights.pt"), Path("weights.pt"),
+        *map(Path, names), 0,
+    )  # fmt: skip
+    return [*scored("both/scored"), digest(names[3]), *vectors(names[2])]
 
 
 def of_counts() -> str:
@@ -288,23 +298,21 @@ def of_counts() -> str:
 
 
 def of_selection() -> str:
-    of_counts(), of_copies(), of_merged_duplicates()
+    of_counts(), of_copies(), of_merged_duplicates(), of_merged_near_copies()
     made = settings.Select(
         num_parts=3, variant="balanced", rank_by="softmax", tags=None, images_per_class=3,
         classes_per_image=2, stored_classes=2, min_score=0.05, fraction=0.9, seed=4,
-        remove=Remove(closest=1),
+        remove=REMOVE,
     )  # fmt: skip
-    outputs = [
-        f"top/{n}" for n in ("selection.parquet", "removed.parquet", "summary.json", "made.json")
-    ]
+    names = ("selection.parquet", "removed.parquet", "summary.json", "made.json")
+    outputs = [f"{TOP}/{name}" for name in names]
     select.main(
         made, Path("scores/part-00000.parquet"), Path("index/u/manifest-00000.json"),
-        Path("images.json"), Path("failures.parquet"), Path("classes.txt"), [Path("pairs.parquet")],
-        [Path("copies.parquet")], [], *map(Path, outputs), workers=1,
+        Path("images.json"), Path("failures.parquet"), Path("classes.txt"),
+        [Path("duplicates/u/nearest-00000.parquet")], [Path("copies.parquet")],
+        [Path("near_copies.parquet")], [], *map(Path, outputs), workers=1,
     )  # fmt: skip
-    summary = json.loads(Path("top/summary.json").read_text())
-    del summary["selection_sha256"]  # of the file, in which the library writes its own version
-    return digest(*outputs[:2]) + hashlib.sha256(json.dumps(summary).encode()).hexdigest()
+    return digest(*outputs[:2]) + summary_digest(outputs[2], "selection_sha256")
 
 
 def of_packing() -> str:
@@ -315,7 +323,7 @@ def of_packing() -> str:
     )  # fmt: skip
     folder = Path("shards")
     pack_selection.main(
-        made, Path("top/selection.parquet"), Path("top/summary.json"), folder / "tars/00000",
+        made, Path(f"{TOP}/selection.parquet"), Path(f"{TOP}/summary.json"), folder / "tars/00000",
         folder / "manifest-00000.json", folder / "samples-00000.parquet", 1,
     )  # fmt: skip
     return digest("shards/tars", "shards/samples-00000.parquet")
@@ -343,7 +351,7 @@ def of_report() -> str:
     return digest("report/evaluations.parquet")
 
 
-STEPS: dict[type[settings.Settings], Callable[[], str | list[float]]] = {
+STEPS: dict[type[settings.Settings], Callable[[], str | list[Any]]] = {
     settings.MakeDigits: of_digits,
     settings.MakeCifar10: of_cifar10,
     settings.PackFolder: of_folder,
@@ -355,7 +363,15 @@ STEPS: dict[type[settings.Settings], Callable[[], str | list[float]]] = {
     settings.FindDuplicates: of_duplicates,
     settings.MergeDuplicates: of_merged_duplicates,
     settings.FindCopies: of_copies,
+    settings.MakeReviewPage: of_review,
+    settings.TrainCells: of_cells,
+    settings.SortIntoCells: of_sorting,
+    settings.FindNearCopies: of_near_copies,
+    settings.MergeNearCopies: of_merged_near_copies,
+    settings.CalibrateDuplicates: of_calibration,
+    settings.MeasureLeaks: of_leaks,
     settings.ScoreShards: of_scoring,
+    settings.ScoreAndDescribe: of_both,
     settings.CountImages: of_counts,
     settings.Select: of_selection,
     settings.PackSelection: of_packing,
