@@ -169,9 +169,11 @@ def fill_disk(folder: Path, kills: list[Kill]) -> None:
     for kilobytes in (1500, 2200, 3000, 4000, 5500, 200_000):
         remount = ["mount", "-o", f"remount,size={kilobytes}k", folder]
         subprocess.run(remount, check=True)
-        offset = len((folder.with_suffix(".log")).read_text()) if kills else 0
+        log = folder.with_suffix(".log")
+        log.touch()
+        offset = len(log.read_text())
         code = finish(folder)
-        said = folder.with_suffix(".log").read_text()[offset:]
+        said = log.read_text()[offset:]
         rules = [
             words.split()[3].strip(":,") for words in said.splitlines() if "Error in rule" in words
         ]
