@@ -16,6 +16,7 @@ import hashlib
 import itertools
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -178,10 +179,8 @@ def fill_disk(folder: Path, kills: list[Kill]) -> None:
         offset = len(log.read_text())
         code = finish(folder)
         said = log.read_text()[offset:]
-        rules = [
-            words.split()[3].strip(":,") for words in said.splitlines() if "Error in rule" in words
-        ]
-        stage = rules[-1] if rules else "report"
+        rules = re.findall(r"^Error in rule (\w+)", said, re.M)
+        stage = rules[-1] if rules else "the end"
         kills.append(Kill(stage, f"full at {share:.0%}", "failed" if code else "done"))
         print(*kills[-1], flush=True)
 
