@@ -16,6 +16,7 @@ import hashlib
 import itertools
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -159,24 +160,29 @@ def lock_folders(folder: Path, kills: list[Kill]) -> None:
         with read_only(results):
             code = snakemake.wait(LONGEST_RUN)
         kills.append(Kill(stage, "read-only", "failed" if code else "passed over"))
+        print(*kills[-1], flush=True)
 
 
 def fill_disk(folder: Path, kills: list[Kill]) -> None:
     """The folder is a tmpfs that is full, in stage after stage, until it is large enough."""
+    calm = folder.parent / "calm"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "chaos", folder], check=True)
-    (folder / "config.yaml").write_bytes((folder.parent / "calm/config.yaml").read_bytes())
-    for kilobytes in (1500, 2200, 3000, 4000, 5500, 200_000):
+    (folder / "config.yaml").write_bytes((calm / "config.yaml").read_bytes())
+    whole = sum(path.stat().st_size for path in calm.rglob("*") if path.is_file()) // 1024
+    for share in (0.3, 0.8, 0.9, 1.0, 1.1, 10):  # a file takes whole pages
+        kilobytes = round(share * whole)
         remount = ["mount", "-o", f"remount,size={kilobytes}k", folder]
         subprocess.run(remount, check=True)
-        offset = len((folder.with_suffix(".log")).read_text()) if kills else 0
+        log = folder.with_suffix(".log")
+        log.touch()
+        offset = len(log.read_text())
         code = finish(folder)
-        said = folder.with_suffix(".log").read_text()[offset:]
-        rules = [
-            words.split()[3].strip(":,") for words in said.splitlines() if "Error in rule" in words
-        ]
-        stage = rules[-1] if rules else "report"
-        kills.append(Kill(stage, f"full at {kilobytes:,} KB", "failed" if code else "done"))
+        said = log.read_text()[offset:]
+        rules = re.findall(r"^Error in rule (\w+)", said, re.M)
+        stage = rules[-1] if rules else "the end"
+        kills.append(Kill(stage, f"full at {share:.0%}", "failed" if code else "done"))
+        print(*kills[-1], flush=True)
 
 
 def digests(folder: Path) -> dict[str, str]:

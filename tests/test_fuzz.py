@@ -36,6 +36,8 @@ fuzz = settings(
     suppress_health_check=list(HealthCheck),
 )
 
+SEEN: Counter[str] = Counter()
+
 PICTURE = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
 PICTURES = [
     *(encode(PICTURE, format) for format in images.FORMATS),
@@ -140,14 +142,16 @@ def test_any_bytes_are_an_image_or_a_failure_with_a_kind(content: bytes) -> None
 
 
 @fuzz
-@given(hostile_tar())
-def test_any_tar_is_indexed_and_its_books_balance(tmp_path_factory: Any, content: bytes) -> None:
+@given(hostile_tar(), st.sampled_from([None, None, 3]))
+def test_any_tar_is_indexed_and_its_books_balance(
+    tmp_path_factory: Any, content: bytes, num_classes: int | None
+) -> None:
     folder = tmp_path_factory.getbasetemp() / "fuzz"
     (folder / "in").mkdir(parents=True, exist_ok=True)
     path = folder / "in" / "a.tar"
     path.write_bytes(content)
     made = step_settings.IndexShards(
-        dataset="u", part=0, first_shard=0, shards=[str(path)], num_classes=3,
+        dataset="u", part=0, first_shard=0, shards=[str(path)], num_classes=num_classes,
         max_pixels=MAX_PIXELS, stamp="",
     )  # fmt: skip
     manifest = folder / "out" / "manifest-00000.json"
@@ -164,5 +168,11 @@ def test_any_tar_is_indexed_and_its_books_balance(tmp_path_factory: Any, content
         if row["status"] == tars.OK:
             image = read_range(str(path), row["offset"], row["size_bytes"])
             assert tars.content_hash(image) == row["content_hash"]
+    SEEN.update(row["status"] for row in rows)
     below = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
     assert below == {"in/a.tar", "out/manifest-00000.json", "out/samples-00000.parquet"}
+
+
+def test_the_tars_were_not_all_of_one_kind() -> None:
+    assert SEEN.keys() >= STATUSES
+    assert SEEN[tars.OK] > CASES / 4

@@ -164,7 +164,7 @@ def step(module: str, *arguments: str, folder: Path) -> subprocess.CompletedProc
 
 def test_a_step_with_bad_data_exits_1_with_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     settings = {"dataset": "d", "part": 0, "first_shard": 0, "shards": ["none.tar"],
-                "num_classes": None, "stamp": ""}  # fmt: skip
+                "num_classes": None, "max_pixels": 9, "stamp": ""}  # fmt: skip
     done = step(
         "index_shards",
         *("--settings", json.dumps(settings)),

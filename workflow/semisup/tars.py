@@ -69,12 +69,24 @@ def read_shard(path: Path, num_classes: int | None) -> Shard:
     return Shard(samples, size_bytes, sha256)
 
 
+class _Bounded:
+    """A file that is asked for no more than it has: headers claim terabytes, and tarfile believes."""
+
+    def __init__(self, file: BinaryIO, size_bytes: int) -> None:
+        self.seek, self.tell = file.seek, file.tell
+        self._file, self._size_bytes = file, size_bytes
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(min(size, max(self._size_bytes - self.tell(), 0)))
+
+
 def _list_members(file: BinaryIO, size_bytes: int) -> tuple[list[_Member], str]:
     """The members with a suffix, and why the tar broke off before its end, if it did."""
     file.seek(0)
     members: list[_Member] = []
+    bounded: Any = _Bounded(file, size_bytes)
     try:
-        with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as tar:
+        with tarfile.open(fileobj=bounded, mode="r:", errors="surrogateescape") as tar:
             for info in tar:
                 if info.size < 0:
                     return members, f"the header at byte {info.offset:,} has a negative size"
