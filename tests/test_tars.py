@@ -1,6 +1,7 @@
 import hashlib
 import io
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -431,3 +432,15 @@ def test_an_empty_tar_has_no_samples(tmp_path: Path) -> None:
 def test_a_missing_tar_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         read(tmp_path / "none.tar")
+
+
+def test_a_header_that_claims_gigabytes_costs_no_memory(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, 2**32
+    (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + b"a" * 600)
+    tracemalloc.start()
+    shard = tars.read_shard(tmp_path / "a.tar", None)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [sample.status for sample in shard.samples] == [tars.TRUNCATED_TAR]
+    assert peak < 10_000_000
