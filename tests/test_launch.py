@@ -73,3 +73,17 @@ def test_a_node_that_never_comes_ends_the_others(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert "Timed out after" in done.stderr
+
+
+def test_a_rank_whose_torchrun_was_killed_while_it_started_ends(tmp_path: Path) -> None:
+    """Else it would wait for the others, for ten minutes."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT / "workflow"), "SEMISUP_TORCHRUN": str(gone.pid),
+        "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "1",
+    }  # fmt: skip
+    step = ["semisup.steps.check_node", "--token", "token", "--found", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", *step], env=environment, timeout=60)
+    assert done.returncode == 1

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from semisup import models, slurm
+from semisup.launch import TORCHRUN
 
 TIMEOUT = timedelta(minutes=10)
 """After which a rank that waits for another one fails."""
@@ -59,7 +60,7 @@ def join() -> Iterator[Ranks]:
 
 def _end_with_parent() -> None:
     """A rank whose torchrun was killed would train on, beside those started in its place."""
-    parent = os.getppid()
+    parent = int(os.environ.get(TORCHRUN, os.getppid()))  # it may be gone before we are here
 
     def watch() -> None:
         while os.getppid() == parent:

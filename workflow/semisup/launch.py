@@ -17,6 +17,9 @@ from semisup import slurm
 from semisup.slurm import SlurmError
 
 FIRST_PORT, NUM_PORTS = 20_000, 20_000
+TORCHRUN = "SEMISUP_TORCHRUN"
+"""The number of the process that starts the ranks, which they watch."""
+
 ON_NODE = "SEMISUP_ON_NODE"
 """Set where srun has started this module on a node."""
 
@@ -50,6 +53,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"error: {error}")
     if command[2] != step[0]:  # torchrun and srun would die of it; ranks have handlers of their own
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        os.environ[TORCHRUN] = str(os.getpid())  # the same after exec
     os.execvp(command[0], command)
 
 
