@@ -23,7 +23,7 @@ demo: setup
 	snakemake --profile profiles/local
 
 test: setup lint types
-	pytest -n $(TESTERS) --dist loadfile --ignore tests/slurm
+	pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --ignore tests/slurm
 
 # The failures of clusters, happening on a real Slurm of four nodes on this machine, 5 minutes.
 # Installs Debian's packages of Slurm, Munge and MariaDB, which needs root.
@@ -33,7 +33,7 @@ test-slurm: setup
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
 			--no-install-recommends slurmctld slurmd slurm-client munge slurmdbd mariadb-server iproute2 > /dev/null; fi
 	@lacks=$$(python tests/slurm/slurmbox.py --missing); \
-	if [ -z "$$lacks" ]; then pytest -n $(TESTERS) tests/slurm; \
+	if [ -z "$$lacks" ]; then pytest -n $(TESTERS) $(SLURM_TESTS) tests/slurm; \
 	else echo "SKIPPED, NOTHING WAS TESTED: no Slurm can run here, missing: $$lacks"; fi
 
 lint: setup

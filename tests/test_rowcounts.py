@@ -14,8 +14,10 @@ def write(path: Path, shard_ids: list[int]) -> None:
     columns = {
         "shard_id": shard_ids,
         "sample_index": range(len(shard_ids)),
+        "first_dataset": ["u"] * len(shard_ids),
         "first_shard_id": shard_ids,
         "first_sample_index": shard_ids,
+        "same": ["bytes"] * len(shard_ids),
     }
     tables.write_table(path, columns, schemas.COPIES)
 

@@ -200,7 +200,8 @@ COMMANDS = re.findall(
 
 
 def test_there_is_a_rule_for_every_step() -> None:
-    assert {module for module, _ in COMMANDS} == set(MODULES)
+    of_people = {"check_node"}  # make doctor
+    assert {module for module, _ in COMMANDS} == set(MODULES) - of_people
 
 
 @pytest.mark.parametrize(("module", "command"), COMMANDS, ids=[module for module, _ in COMMANDS])
