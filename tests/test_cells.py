@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as options
 from hypothesis import strategies as st
 
-from semisup import cells, schemas, tables
+from semisup import cells, near_copies, schemas, tables
 from semisup.features import Features, pack
 from semisup.settings import FindNearCopies, MergeNearCopies, SortIntoCells, TrainCells
 from semisup.steps import find_near_copies, merge_near_copies, sort_into_cells, train_cells
@@ -43,8 +43,8 @@ def test_each_image_close_to_an_earlier_kept_one_is_a_near_copy(count, seed, dis
     vectors = vectors[rng.integers(0, count, count)]  # some stand several times
     images = Features(rng.permutation(1000)[:count].astype(np.int64), vectors)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cells, "BLOCK", 7)
-        found = cells.near_copies(images, distance)
+        patch.setattr(near_copies, "BLOCK", 7)
+        found = near_copies.in_cell(images, distance)
     expected = brute_force(images, distance)
     assert list(zip(*(column.tolist() for column in found), strict=True)) == expected
 

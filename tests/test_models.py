@@ -56,13 +56,6 @@ def test_a_network_that_cannot_be_traced_is_not_folded(caplog: pytest.LogCapture
     assert "BatchNorm is not folded" in caplog.text
 
 
-def test_numerics_name_precision_device_and_version() -> None:
-    version = torch.__version__.split("+")[0]
-    if not torch.cuda.is_available():
-        assert models.numerics("auto") == f"float32 on cpu, torch {version}"
-        assert models.numerics("bfloat16") == f"bfloat16 on cpu, torch {version}"
-
-
 @pytest.mark.parametrize("arch", ["cifar_resnet8_w4", "cifar_resnet8_w15", "squeezenet1_0"])
 def test_narrow_networks_learn_without_a_crash(arch: str) -> None:
     """Channels last, they corrupt memory at some sizes of a batch."""

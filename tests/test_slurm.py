@@ -27,7 +27,7 @@ def test_outside_of_a_job_there_is_no_end(monkeypatch) -> None:
 
 def test_a_training_stops_before_its_job_ends(monkeypatch) -> None:
     """The real limit is met in tests/slurm."""
-    ranks = distributed.Ranks(0, 1, distributed.models.choose_device())
+    ranks = distributed.Ranks(0, 1, distributed.devices.choose_device())
     for left, stops in ((None, False), (3600.0, False), (1e-9, True)):
         monkeypatch.setattr(slurm, "seconds_left", lambda left=left: left)
         with distributed.StopRequest(ranks) as stop:

@@ -41,12 +41,12 @@ def training(images: int) -> dict[str, Any]:
 class Run:
     """A folder to run the pipeline in, on a cluster."""
 
-    def __init__(self, box: Box, folder: Path, images: int = 16_000, nodes: int = 1) -> None:
+    def __init__(self, box: Box, folder: Path, train: dict[str, int] | None = None) -> None:
         self.box, self.folder = box, folder
         folder.mkdir(exist_ok=True)
-        (folder / "config.yaml").write_text(yaml.safe_dump(training(images)))
+        (folder / "config.yaml").write_text(yaml.safe_dump(training(16_000)))
         self.site = folder / "site.yaml"
-        self.site.write_text(yaml.safe_dump(SITE | {"train": {"nodes": nodes}}))
+        self.site.write_text(yaml.safe_dump(SITE | {"train": train or {}}))
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """Snakemake, from the root of the repository."""

@@ -3,6 +3,7 @@
 Each test disturbs a training that has a checkpoint, and lets the profile or a second start mend it.
 """
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -60,10 +61,11 @@ def test_a_training_longer_than_its_job_goes_on_in_the_next(run: Run, calm: Path
 LAST_SECONDS = {f"0:0{second}" for second in range(6)}
 
 
-def test_two_nodes_lose_one_and_go_on_with_another(box: Box, tmp_path: Path) -> None:
-    undisturbed = Run(box, tmp_path / "calm", nodes=2)
+def test_two_nodes_lose_one_and_go_on_with_another(run: Run, box: Box, tmp_path: Path) -> None:
+    datasets = shutil.copytree(run.folder, tmp_path / "undisturbed")
+    undisturbed = Run(box, datasets, train={"gpus": 2})  # as many ranks on a node: the same bytes
     undisturbed.finish()
-    run = Run(box, tmp_path / "run", nodes=2)
+    run = Run(box, run.folder, train={"nodes": 2})
     snakemake = run.start()
     run.wait_for_checkpoint()
     box.kill_node("g2")

@@ -14,7 +14,6 @@ import numpy as np
 
 from semisup import schemas, tables
 from semisup.features import Features, pack, read_features, unpack
-from semisup.neighbors import Neighbors
 from semisup.selection import drawn
 from semisup.tables import DataError
 
@@ -67,41 +66,14 @@ class NearCopies(NamedTuple):
     distance: np.ndarray
 
 
-def near_copies(images: Features, distance: float) -> NearCopies:
-    """Of the images of a cell; ``first`` is the first kept image that is close.
-
-    Images with equal features are compared once: there may be thousands of one picture.
-    """
-    order = np.argsort(images.identity)
-    identity, vectors = images.identity[order], images.vectors[order]
-    packed = np.ascontiguousarray(vectors).view(f"V{2 * vectors.shape[1]}").ravel()
-    _, first, place = np.unique(packed, return_index=True, return_inverse=True)
-    same = first[place]  # of each image the first with its feature
-    distinct = np.flatnonzero(same == np.arange(len(same)))
-    kept_by = np.arange(len(same))
-    far = np.zeros(len(same), np.float32)
-    search = Neighbors(vectors[distinct], distance)
-    for start in range(0, len(distinct), BLOCK):
-        for query, match, apart in _earlier(search, vectors[distinct], start):
-            own, other = distinct[query], distinct[match]
-            if kept_by[own] == own and kept_by[other] == other:
-                kept_by[own], far[own] = other, apart
-    kept_by, far = kept_by[same], far[same]
-    copies = np.flatnonzero(kept_by != np.arange(len(same)))
-    return NearCopies(identity[copies], identity[kept_by[copies]], far[copies])
-
-
-def _earlier(
-    search: Neighbors, vectors: np.ndarray, start: int
-) -> Iterator[tuple[int, int, float]]:
-    """Close pairs of a block of rows with rows before them, by row, then by the one before."""
-    found = list(search.within(vectors[start : start + BLOCK]))
-    if found:
-        query, match, distance = (np.concatenate(column) for column in zip(*found, strict=True))
-        rows = np.flatnonzero(match < query + start)
-        rows = rows[np.lexsort((match[rows], query[rows]))]
-        columns = query[rows] + start, match[rows], distance[rows]
-        yield from zip(*(column.tolist() for column in columns), strict=True)
+def near_copy_columns(found: NearCopies) -> dict[str, np.ndarray]:
+    """The columns of near-copies by identity."""
+    order = np.argsort(found.copy)
+    columns: dict[str, np.ndarray] = {"distance": found.distance[order]}
+    for prefix, identity in (("", found.copy[order]), ("first_", found.first[order])):
+        shard_ids, sample_indices = tables.split_identity(identity)
+        columns |= {f"{prefix}shard_id": shard_ids, f"{prefix}sample_index": sample_indices}
+    return columns
 
 
 def cell_columns(images: Features, centroids: np.ndarray) -> dict[str, np.ndarray]:

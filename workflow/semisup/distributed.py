@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from semisup import models, slurm
+from semisup import devices, slurm
 from semisup.launch import TORCHRUN
 
 TIMEOUT = timedelta(minutes=10)
@@ -44,7 +44,7 @@ class Ranks(NamedTuple):
 def join() -> Iterator[Ranks]:
     """The ranks this process is one of: those of torchrun, or itself alone."""
     num_ranks = int(os.environ.get("WORLD_SIZE", 1))
-    device = models.choose_device()
+    device = devices.choose_device()
     if num_ranks == 1:
         yield Ranks(0, 1, device)
         return

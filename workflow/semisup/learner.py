@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from semisup import models, optim, transforms
+from semisup import devices, models, optim, transforms
 from semisup.config import Recipe
 from semisup.distributed import Ranks
 from semisup.loader import Batch
@@ -141,5 +141,5 @@ def _gradients_stay(network: nn.Module, stay: bool) -> contextlib.AbstractContex
 
 def _autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
     return torch.autocast(
-        device.type, torch.bfloat16, enabled=models.is_bfloat16(recipe.precision, device)
+        device.type, torch.bfloat16, enabled=devices.is_bfloat16(recipe.precision, device)
     )

@@ -14,7 +14,7 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from semisup import tables, transforms
+from semisup import devices, tables, transforms
 from semisup.tables import DataError
 
 log = logging.getLogger("semisup")
@@ -202,24 +202,6 @@ def unwrap(checkpoint: Any) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def choose_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def is_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether the forward pass is autocast; ``auto``: where a GPU can."""
-    if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return precision == "bfloat16"
-
-
-def numerics(precision: str) -> str:
-    """What the last bits of a prediction depend on, in words."""
-    device = choose_device()
-    name = "bfloat16" if is_bfloat16(precision, device) else "float32"
-    return f"{name} on {device.type}, torch {torch.__version__.split('+')[0]}"
-
-
 class Seen(NamedTuple):
     """What a network says about N images, float32 on the CPU.
 
@@ -238,13 +220,13 @@ def observer(weights: Weights, precision: str, workers: int) -> Callable[[torch.
     bits would tie.
     """
     torch.set_num_threads(max(workers, 1))
-    device = choose_device()
+    device = devices.choose_device()
     model = _fold(restore(weights).eval()).to(device)
     order = layout(model)
     model = model.to(memory_format=order)
     dtype = torch.float32
     head = model.get_submodule(head_name(model))
-    if is_bfloat16(precision, device):
+    if devices.is_bfloat16(precision, device):
         dtype = torch.bfloat16
         head = model.to(dtype).get_submodule(head_name(model)).float()
     caught: list[torch.Tensor] = []

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from semisup import models
+from semisup import devices
 
 TILE = 2048
 """Images of U and evaluation images compared at a time on a CPU: their products stay in its cache."""
@@ -42,7 +42,7 @@ class Neighbors:
     def __init__(self, vectors: np.ndarray, distance: float) -> None:
         """``vectors``: float16 (images, dimensions), at least one; pairs up to ``distance`` count."""
         self.distance = np.float32(distance)
-        self.device = models.choose_device()
+        self.device = devices.choose_device()
         self.tile = TILE if self.device.type == "cpu" else 16 * TILE
         self.index = torch.from_numpy(vectors).to(self.device)
         self.prefix = 0

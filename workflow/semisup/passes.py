@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from semisup import fingerprints, loader, models, schemas, tables, tars, transforms
+from semisup import devices, fingerprints, loader, models, schemas, tables, tars, transforms
 from semisup.progress import Progress
 from semisup.samples import Samples, read_samples, rows_with_status
 from semisup.tables import DataError
@@ -31,7 +31,7 @@ class Eye(NamedTuple):
     precision: str
 
     def with_what(self) -> str:
-        return models.numerics(self.precision) + self.sha256
+        return devices.numerics(self.precision) + self.sha256
 
 
 def open_eye(path: Path, precision: str) -> Eye:

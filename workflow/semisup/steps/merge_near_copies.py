@@ -4,9 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semisup import schemas, settings, tables
+from semisup import cells, schemas, settings, tables
 from semisup.steps import run
-from semisup.steps.find_near_copies import write
 
 
 def main(settings: settings.MergeNearCopies, first_group: Path, near_copies: Path) -> None:
@@ -16,7 +15,8 @@ def main(settings: settings.MergeNearCopies, first_group: Path, near_copies: Pat
         table = tables.read_table(path, schemas.NEAR_COPIES)
         first = tables.identity(table, "first_")
         found.append((tables.identity(table), first, table["distance"].to_numpy()))
-    write(near_copies, *map(np.concatenate, zip(*found, strict=True)))
+    together = cells.NearCopies(*map(np.concatenate, zip(*found, strict=True)))
+    tables.write_table(near_copies, cells.near_copy_columns(together), schemas.NEAR_COPIES)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from semisup import inference, memory, models, passes, schemas, settings, tables, tars
+from semisup import devices, inference, memory, models, passes, schemas, settings, tables, tars
 from semisup.scores import write_scores
 from semisup.selection import Ranked
 from semisup.steps import run
@@ -79,7 +79,7 @@ def write_part(
     settings: settings.ScoreShards, committed: passes.Committed, scores: Path, images: Path
 ) -> None:
     """The tables of a part whose shards are all committed."""
-    numerics = models.numerics(settings.precision)
+    numerics = devices.numerics(settings.precision)
     scored = committed.read(["class_ids", "log_odds", "logsumexp", "status", "reason"])
     samples = committed.samples.table
     ranked = _ranked(scored, tables.identity(samples))

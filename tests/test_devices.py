@@ -1,0 +1,26 @@
+"""What networks run on."""
+
+import os
+import subprocess
+import sys
+
+import torch
+
+from semisup import devices
+from small import ROOT
+
+
+def test_numerics_name_precision_device_and_version() -> None:
+    version = torch.__version__.split("+")[0]
+    if not torch.cuda.is_available():
+        assert devices.numerics("auto") == f"float32 on cpu, torch {version}"
+        assert devices.numerics("bfloat16") == f"bfloat16 on cpu, torch {version}"
+
+
+def test_steps_that_see_no_pixels_start_without_torchvision() -> None:
+    """It takes two seconds, and there are thousands of such jobs."""
+    steps = ("find_duplicates", "find_near_copies", "sort_into_cells", "train_cells", "select")
+    names = ", ".join(f"semisup.steps.{step}" for step in steps)
+    program = f"import sys, {names}; sys.exit('torchvision' in sys.modules)"
+    path = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
+    subprocess.run([sys.executable, "-c", program], env=path, check=True)
