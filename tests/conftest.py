@@ -58,3 +58,8 @@ def make_dataset(tmp_path: Path) -> Dataset:
         return manifests
 
     return make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The whole pipeline first: it takes longest, and the other files run beside it."""
+    items.sort(key=lambda item: item.path.name not in ("test_workflow.py", "test_chaos.py"))

@@ -1,8 +1,9 @@
 """Hostile tars and images: no crash, no hang, no sample without a status.
 
-2,000 cases; `SEMISUP_FUZZ_CASES=100000 pytest tests/test_fuzz.py` looks for new ones each time.
+2,000 images and half as many tars; `SEMISUP_FUZZ_CASES=100000 pytest tests/test_fuzz.py` looks for new ones each time.
 """
 
+import functools
 import os
 import signal
 import tarfile
@@ -28,8 +29,8 @@ SECONDS = 20
 MAX_PIXELS = 100_000
 STATUSES = {tars.OK, tars.BAD_LABEL, tars.MISSING_IMAGE, tars.TRUNCATED_TAR}
 
-fuzz = settings(
-    max_examples=CASES,
+fuzz = functools.partial(
+    settings,
     derandomize=CASES == 2000,
     database=None,
     deadline=None,
@@ -127,7 +128,7 @@ def no_hang() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-@fuzz
+@fuzz(max_examples=CASES)
 @given(damaged() | st.binary(max_size=300))
 def test_any_bytes_are_an_image_or_a_failure_with_a_kind(content: bytes) -> None:
     with no_hang():
@@ -141,7 +142,7 @@ def test_any_bytes_are_an_image_or_a_failure_with_a_kind(content: bytes) -> None
             assert pixels.shape[1] * pixels.shape[2] <= MAX_PIXELS
 
 
-@fuzz
+@fuzz(max_examples=CASES // 2)
 @given(hostile_tar(), st.sampled_from([None, None, 3]))
 def test_any_tar_is_indexed_and_its_books_balance(
     tmp_path_factory: Any, content: bytes, num_classes: int | None
@@ -175,4 +176,4 @@ def test_any_tar_is_indexed_and_its_books_balance(
 
 def test_the_tars_were_not_all_of_one_kind() -> None:
     assert SEEN.keys() >= STATUSES
-    assert SEEN[tars.OK] > CASES / 4
+    assert SEEN[tars.OK] > CASES / 8
