@@ -11,12 +11,14 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 setup: .venv/installed
 
+# Compiled at once: where PYTHONDONTWRITEBYTECODE is set, or .venv cannot be written, each start of
+# PyTorch would take 6 s instead of 3.
 .venv/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit(f"Python 3.11 to 3.13 is needed; $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12")'
 	@echo "Setting up .venv: about 7 GB with PyTorch, some minutes the first time"
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet $(UV)
-	VIRTUAL_ENV=.venv uv pip install --quiet --require-hashes -r requirements.txt
+	VIRTUAL_ENV=.venv uv pip install --quiet --compile-bytecode --require-hashes -r requirements.txt
 	touch $@
 
 demo: setup
@@ -26,7 +28,8 @@ test: setup lint types
 	pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --ignore tests/slurm
 
 # The failures of clusters, happening on a real Slurm of four nodes on this machine, 5 minutes.
-# Installs Debian's packages of Slurm, Munge and MariaDB, which needs root.
+# Installs Debian's packages of Slurm, Munge and MariaDB, which needs root; where they are, it needs
+# root or a kernel where users may make namespaces.
 test-slurm: setup
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && ! command -v slurmctld > /dev/null; then \
 		echo "Installing Debian's packages of Slurm, Munge and MariaDB"; \

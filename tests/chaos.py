@@ -2,9 +2,9 @@
 
     python tests/chaos.py FOLDER [--config FILE] [--kills 30] [--seed 0] [--short]
 
-Every stage in turn is waited for, and after a random time SIGKILL goes to one of: the step, a worker
-of its loader or a rank, Snakemake alone (its jobs go on as orphans), everything. Then Snakemake is
-started again. With root, the disk is also full in stage after stage (a small tmpfs that grows), and
+Every stage in turn is waited for, and at a random moment of the time it took in the calm run SIGKILL
+goes to one of: the step, a worker of its loader or a rank, Snakemake alone (its jobs go on as
+orphans), everything. Then Snakemake is started again. With root, the disk is also full in stage after stage (a small tmpfs that grows), and
 folders become read-only while something is written there. In the end every table, tar and weight
 must have the bytes of the calm run, and no temporary file may be left. The seed chooses stages'
 victims and moments; what a moment meets is up to the machine.
@@ -31,16 +31,11 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
-STAGES = [
-    "make_digits", "index_shards", "train", "extract_features", "find_duplicates", "merge_duplicates",
-    "find_copies", "score_shards", "count_images", "select", "pack_selection", "pretrain",
-    "finetune_candidate", "evaluate_candidate", "choose_candidate", "finetune", "evaluate", "report",
-]  # fmt: skip
 VICTIMS = ["step", "worker", "snakemake", "everything"]
 UNCOMPARED = {"logs", "benchmarks", "checkpoints", "work"}
 LONGEST_RUN = 1800.0
-LATEST = 4.0
-"""Seconds a stage has been running when it is struck, at most."""
+SHORT = ["train", "score_shards", "select", "pack_selection", "pretrain", "finetune"]
+"""The stages of the short form."""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -145,12 +140,10 @@ def read_only(folder: Path) -> Iterator[None]:
     folder.chmod(0o755)
 
 
-def lock_folders(folder: Path, kills: list[Kill]) -> None:
+def lock_folders(folder: Path, kills: list[Kill], stages: list[str]) -> None:
     """The output of some stages becomes read-only while they run."""
-    for stage, output in (
-        ("score_shards", "scores/teacher/unlabeled"),
-        ("select", "selections/top"),
-    ):
+    (scoring,) = (stage for stage in stages if stage.startswith("score_"))
+    for stage, output in ((scoring, "scores/teacher/unlabeled"), ("select", "selections/top")):
         results = folder / "results" / output
         for path in [p for p in results.glob("*") if p.is_file()]:
             path.unlink()
@@ -207,48 +200,62 @@ def compare(calm: dict[str, str], folder: Path) -> list[str]:
 
 
 def short(config: dict[str, Any]) -> dict[str, Any]:
-    """Without what makes the run long: duplicates, the baseline, the sweep."""
+    """Without what makes the run long: duplicates, the baseline, the sweep, parts of U."""
     del config["duplicates"], config["models"]["baseline"]
-    config["models"]["student"].pop("finetune")
+    del config["models"]["student"]["finetune"]["sweep"]
+    config["datasets"]["unlabeled"]["shards_per_part"] = 10
     return config
 
 
-def storm(folder: Path, num_kills: int, seed: int) -> list[Kill]:
+def storm(
+    folder: Path, num_kills: int, stages: list[str], seconds: dict[str, float], seed: int
+) -> list[Kill]:
     """At least ``num_kills`` kills, as evenly over the stages as they can be met.
 
-    Stages run beside each other, and some are over soon: those that were not met run again, the last
-    ones first.
+    ``seconds``: how long each stage takes. Stages run beside each other, and some are over soon:
+    those that were not met run again, the last ones first.
     """
     chance = random.Random(seed)
     kills: list[Kill] = []
-    stages = [stage for stage in STAGES if stage in pending(folder)]
+
+    def strike_at(stage: str, attempt: int, *options: str) -> None:
+        victim = VICTIMS[(stages.index(stage) + attempt + seed) % len(VICTIMS)]
+        delay = chance.uniform(0, seconds.get(stage, 1.0))
+        kills.append(strike(folder, stage, victim, delay, *options))
+        print(*kills[-1], flush=True)
+
+    def num_killed(stage: str | None = None) -> int:
+        return sum(kill.outcome == "killed" and stage in (None, kill.stage) for kill in kills)
+
     for place, stage in enumerate(stages):
-        left = num_kills - sum(kill.outcome == "killed" for kill in kills)
-        wanted = 1 if num_kills < len(stages) else -(-max(left, 0) // (len(stages) - place))
-        wanted = min(wanted, max(left, 0))
+        wanted = -(-max(num_kills - num_killed(), 0) // (len(stages) - place))
         for attempt in range(wanted):
-            if stage not in pending(folder):
-                break
-            victim = VICTIMS[(place + attempt + seed) % len(VICTIMS)]
-            kills.append(strike(folder, stage, victim, chance.uniform(0, LATEST)))
-            print(*kills[-1], flush=True)
-    for place, stage in enumerate(reversed(stages)):
+            if stage in pending(folder):
+                strike_at(stage, attempt)
+    for stage in reversed(stages):
         for attempt in range(3):
-            struck = sum(kill.outcome == "killed" for kill in kills)
-            met = any(kill.stage == stage and kill.outcome == "killed" for kill in kills)
-            if struck >= num_kills and (met or num_kills < len(stages)):
-                break
-            victim = VICTIMS[(place + attempt) % len(VICTIMS)]
-            delay = chance.uniform(0, LATEST / 4)
-            kills.append(strike(folder, stage, victim, delay, "--forcerun", stage))
-            print(*kills[-1], flush=True)
+            missed = num_kills > len(stages) and not num_killed(stage)
+            if missed or num_killed() < num_kills:
+                strike_at(stage, attempt, "--forcerun", stage)
     return kills
 
 
-def pending(folder: Path) -> set[str]:
-    """The rules that Snakemake would run."""
+def pending(folder: Path) -> list[str]:
+    """The rules that Snakemake would run, in their order."""
     done = subprocess.run(command("-n"), cwd=folder, capture_output=True, text=True, check=True)
-    return {words.split()[0] for words in done.stdout.splitlines() if len(words.split()) == 2}
+    rules = re.findall(r"^(\w+) +\d+$", done.stdout, re.M)
+    return [rule for rule in rules if rule not in ("all", "total")]
+
+
+def durations(folder: Path) -> dict[str, float]:
+    """Seconds a job of each rule took, at most."""
+    benchmarks = folder / "results" / "benchmarks"
+    longest: dict[str, float] = {}
+    for path in benchmarks.rglob("*.tsv"):
+        rule = path.relative_to(benchmarks).parts[0].removesuffix(".tsv")
+        took = float(path.read_text().splitlines()[1].split("\t")[0])
+        longest[rule] = max(longest.get(rule, 0), took)
+    return longest
 
 
 def table(kills: list[Kill]) -> str:
@@ -272,10 +279,11 @@ def main(folder: Path, config: Path, num_kills: int, seed: int, is_short: bool) 
     if finish(folder / "calm"):
         return [f"the calm run failed: see {folder / 'calm.log'}"]
     calm = digests(folder / "calm")
-    kills = storm(folder / "storm", num_kills, seed)
+    stages = SHORT if is_short else pending(folder / "storm")
+    kills = storm(folder / "storm", num_kills, stages, durations(folder / "calm"), seed)
     killed = sum(kill.outcome == "killed" for kill in kills)
     if not is_short:
-        lock_folders(folder / "storm", kills)
+        lock_folders(folder / "storm", kills, stages)
     wrong = [] if finish(folder / "storm") == 0 else ["the last run failed"]
     wrong += compare(calm, folder / "storm")
     if not is_short and os.geteuid() == 0:

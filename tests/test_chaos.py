@@ -1,13 +1,9 @@
-import os
 from pathlib import Path
-
-import pytest
 
 import chaos
 from small import ROOT
 
 
-@pytest.mark.skipif("SEMISUP_CHAOS" not in os.environ, reason="takes minutes: SEMISUP_CHAOS=1")
 def test_six_kills_end_in_the_bytes_of_a_calm_run(tmp_path: Path) -> None:
     """The short form of `make chaos`."""
     assert chaos.main(tmp_path / "chaos", ROOT / "tests/tiny.yaml", 6, seed=1, is_short=True) == []

@@ -4,9 +4,10 @@ A controller, a CPU node c1 and GPU nodes g1 to g3 of two GPUs each, every one w
 address and a network of its own, inside private namespaces: nothing of the machine is touched, and
 when the first process of the box ends, all daemons and jobs end. The GPUs are character devices
 that do nothing; Slurm counts them and hands them out. Needs slurmctld, slurmd, slurm-client, munge
-and iproute2, and root.
+and iproute2, and root or a kernel where users may make namespaces: then Slurm runs as its user.
 """
 
+import getpass
 import os
 import shutil
 import socket
@@ -19,12 +20,25 @@ from typing import Any
 NODES = ("c1", "g1", "g2", "g3")
 NEEDED = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "nsenter", "unshare")
 NETWORK = "10.99.0"
-UNSHARE = ["--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]
+IS_ROOT = os.geteuid() == 0
+FOR_USERS = ["--user", "--map-current-user", "--keep-caps"]
+UNSHARE = [
+    *([] if IS_ROOT else FOR_USERS),
+    "--net",
+    "--mount",
+    "--uts",
+    "--ipc",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+]
 
 CONFIGURATION = """
 ClusterName=box
 SlurmctldHost=ctl
-SlurmUser=root
+SlurmUser={user}
+SlurmdUser={user}
 AuthType=auth/munge
 # cred_expire: a job that is put back into the queue waits so long, and by default two minutes.
 AuthInfo=socket={folder}/munge.socket,cred_expire=10
@@ -83,12 +97,10 @@ def missing() -> list[str]:
     """What this machine lacks to hold a cluster."""
     path = "/usr/sbin:/sbin:" + os.environ["PATH"]
     lacks = [name for name in NEEDED if not shutil.which(name, path=path)]
-    if os.geteuid() != 0:
-        lacks.append("root")
-    elif (
-        not lacks and subprocess.run(["unshare", *UNSHARE, "true"], capture_output=True).returncode
-    ):
+    if not lacks and subprocess.run(["unshare", *UNSHARE, "true"], capture_output=True).returncode:
         lacks.append("the right to make namespaces")
+    if not IS_ROOT and not Path("/etc/slurm").exists():
+        lacks.append("the folder /etc/slurm")
     return lacks
 
 
@@ -120,7 +132,18 @@ class Box:
 
     def command(self, *command: str, node: str = "", directory: str = "") -> list[str]:
         """A command on the controller, or on a node."""
-        inside = ["nsenter", "-t", self.pid, "--net", "--mount", "--uts", "--ipc", "--pid"]
+        as_user = [] if IS_ROOT else ["--user", "--preserve-credentials"]
+        inside = [
+            "nsenter",
+            "-t",
+            self.pid,
+            *as_user,
+            "--net",
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--pid",
+        ]
         there = ["nsenter", f"--net=/run/netns/{node}"] if node else []
         return [*inside, f"--wd={directory or os.getcwd()}", *there, *command]
 
@@ -152,18 +175,16 @@ def inside(folder: Path, accounting: bool) -> None:
     make_network(folder)
     for name in ("state", "etc", "dev", *(f"spool-{node}" for node in NODES)):
         (folder / name).mkdir(exist_ok=True)
-    for gpu in range(2):
-        if not (device := folder / "dev" / f"nvidia{gpu}").exists():
-            os.mknod(device, 0o666 | 0o020000, os.makedev(1, 3))
     extra = (WITH_ACCOUNTING if accounting else WITHOUT_ACCOUNTING).format(folder=folder)
-    text = CONFIGURATION.format(folder=folder, accounting=extra)
+    text = CONFIGURATION.format(folder=folder, accounting=extra, user=getpass.getuser())
     (folder / "etc" / "slurm.conf").write_text(text)
     (folder / "etc" / "gres.conf").write_text(
-        f"NodeName=g[1-3] Name=gpu File={folder}/dev/nvidia[0-1]\n"
+        f"NodeName=g[1-3] Name=gpu File={make_devices(folder / 'dev')}\n"
     )
     # Else slurmd looks for control groups, which a container may not have.
     (folder / "etc" / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
-    Path("/etc/slurm").mkdir(exist_ok=True)
+    if IS_ROOT:
+        Path("/etc/slurm").mkdir(exist_ok=True)
     shell("mount", "--bind", str(folder / "etc"), "/etc/slurm")
     key = folder / "munge.key"
     key.write_bytes(os.urandom(1024))
@@ -192,6 +213,16 @@ def inside(folder: Path, accounting: bool) -> None:
             os.wait()
         except ChildProcessError:
             time.sleep(1)
+
+
+def make_devices(folder: Path) -> str:
+    """Two devices that do nothing, as a pattern; only root may make some."""
+    if not IS_ROOT:
+        return "/dev/tty[0-1]"
+    for gpu in range(2):
+        if not (device := folder / f"nvidia{gpu}").exists():
+            os.mknod(device, 0o666 | 0o020000, os.makedev(1, 3))
+    return f"{folder}/nvidia[0-1]"
 
 
 def start_database(folder: Path) -> None:
@@ -227,6 +258,8 @@ def wait_for(*command: str) -> None:
 def make_network(folder: Path) -> None:
     """A bridge here, and for each node a network namespace with one end of a cable in it."""
     socket.sethostname("ctl")
+    if not IS_ROOT:
+        shell("mount", "-t", "tmpfs", "tmpfs", "/run")
     Path("/run/netns").mkdir(exist_ok=True)
     shell("mount", "-t", "tmpfs", "tmpfs", "/run/netns")
     ip("link", "set", "lo", "up")
