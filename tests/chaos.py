@@ -202,7 +202,7 @@ def compare(calm: dict[str, str], folder: Path) -> list[str]:
 def short(config: dict[str, Any]) -> dict[str, Any]:
     """Without what makes the run long: duplicates, the baseline, the sweep, parts of U."""
     del config["duplicates"], config["models"]["baseline"]
-    del config["models"]["student"]["finetune"]["sweep"]
+    del config["models"]["student"]["finetune"]["sweep"], config["datasets"]["validation"]
     config["datasets"]["unlabeled"]["shards_per_part"] = 10
     return config
 
