@@ -1,11 +1,12 @@
 """Labelled JPEGs for the benchmarks of networks, as tars and as folders: `network_files.py FOLDER`.
 
-512 crops of scikit-learn's photographs, 17 to 108 KB, in 4 tars, and the same files in a folder per
-class, which other programs read; a second set in which every hundredth image is damaged. Teachers:
-random ResNets whose last layer is fitted to 20 clusters of their own features, so that decisions are
-as clear as those of a trained network.
+512 crops of scikit-learn's photographs (NUM_IMAGES of the environment: another number), 17 to 108 KB, in
+4 tars, and the same files in a folder per class, which other programs read; a second set in which
+every hundredth image is damaged. Teachers: random ResNets whose last layer is fitted to 20 clusters of
+their own features, so that decisions are as clear as those of a trained network.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from semisup.images import MAX_PIXELS
 from semisup.samples import read_samples
 from semisup.steps import index_shards
 
-NUM_IMAGES, NUM_SHARDS, NUM_CLASSES = 512, 4, 20
+NUM_IMAGES = int(os.environ.get("NUM_IMAGES", "512"))
+NUM_SHARDS, NUM_CLASSES = 4, 20
 ARCHS = ("resnet18", "resnet50")
 
 
