@@ -244,7 +244,7 @@ def pending(folder: Path) -> list[str]:
     """The rules that Snakemake would run, in their order."""
     done = subprocess.run(command("-n"), cwd=folder, capture_output=True, text=True, check=True)
     rules = re.findall(r"^(\w+) +\d+$", done.stdout, re.M)
-    return [rule for rule in rules if rule not in ("all", "total")]
+    return [rule for rule in dict.fromkeys(rules) if rule not in ("all", "total")]
 
 
 def durations(folder: Path) -> dict[str, float]:

@@ -191,6 +191,8 @@ def test_a_member_without_key_or_suffix_is_no_sample(tmp_path: Path, name: str) 
 def test_a_name_that_is_no_utf8_becomes_readable_text(tmp_path: Path) -> None:
     (sample,) = read(tar_of(tmp_path / "a.tar", ["caf\udce9.jpg"]))
     assert sample.key == "caf\ufffd"
+    (sample,) = read(tar_of(tmp_path / "b.tar", ["a.jp\udce9"]))
+    assert sample.reason == "no member with an image suffix, only: jp\ufffd"
 
 
 @pytest.mark.parametrize("extension", sorted(tars.IMAGE_EXTENSIONS))

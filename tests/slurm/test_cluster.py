@@ -21,9 +21,10 @@ from small import ROOT
 
 def literal_command(box: Box, folder: Path) -> "subprocess.Popen[str]":
     """`snakemake --profile slurm` in a clone, with a teacher trained by two nodes of two GPUs."""
-    copy_repository(folder)
-    config = short(yaml.safe_load((ROOT / "tests" / "tiny.yaml").read_text()))
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    if not (folder / "Snakefile").exists():
+        copy_repository(folder)
+        config = short(yaml.safe_load((ROOT / "tests" / "tiny.yaml").read_text()))
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
     own = {"train": {"nodes": 2, "gpus": 2}, "before_job": f"hostname >> {folder}/before_job"}
     (folder / "site.yaml").write_text(yaml.safe_dump(SITE | own))
     with open(folder / "snakemake.log", "w") as log:
@@ -53,6 +54,19 @@ def test_the_literal_command_runs_the_whole_pipeline(box: Box, tmp_path: Path) -
 
     (tmp_path / "site.yaml").write_text(yaml.safe_dump({"cpu_partition": "gpu", "cpus_per_gpu": 3}))
     assert "Nothing to be done" in dry_run(tmp_path)
+
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    config["selections"]["top"]["min_score"] = 1e-6  # which no image of the selection is below
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    trained = training_times(tmp_path)
+    finish(literal_command(box, tmp_path), tmp_path)
+    assert re.search(r"^pretrain +1$", (tmp_path / "snakemake.log").read_text(), re.M)
+    assert training_times(tmp_path) == trained  # taken over: their inputs are what they were
+
+
+def training_times(folder: Path) -> dict[str, int]:
+    checkpoints = (folder / "results" / "models").rglob("checkpoints/*/*.pt")
+    return {str(path): path.stat().st_mtime_ns for path in checkpoints}
 
 
 @pytest.mark.skipif("SEMISUP_SLOW" not in os.environ, reason="takes minutes: SEMISUP_SLOW=1")

@@ -123,11 +123,9 @@ def _check_end(file: BinaryIO, offset: int) -> str:
 
 def _split_name(name: str) -> tuple[str, str]:
     """WebDataset's rule: the key is the path up to the first dot of the last component."""
+    name = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     match = re.fullmatch(r"((?:.*/)?[^/.]+)\.([^/]*)", name, flags=re.DOTALL)
-    if not match:
-        return name, ""
-    key = match[1].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return key, match[2].lower()
+    return (match[1], match[2].lower()) if match else (name, "")
 
 
 def _group(members: list[_Member]) -> Iterator[list[_Member]]:
