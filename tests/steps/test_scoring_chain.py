@@ -629,7 +629,7 @@ def test_the_workers_of_a_killed_packing_end(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     parent = subprocess.Popen([sys.executable, str(script)], env=environment)
     workers: list[psutil.Process] = []
-    while len(workers) < 3:  # two, and the tracker of their resources
+    while len(workers) < 2:
         time.sleep(0.1)
         workers = psutil.Process(parent.pid).children()
     parent.kill()
