@@ -72,6 +72,7 @@ def lay_out(plan: Plan) -> Laid:
         plan.train: stages,
         plan.training_data: stages,
         plan.training_samples: stages,
+        plan.training_tars: stages,
         plan.initial_weights: stages,
         plan.import_weights: imported,
         plan.weights_file: imported,
@@ -82,12 +83,14 @@ def lay_out(plan: Plan) -> Laid:
         plan.count_images: scored,
         plan.unlabeled_manifests: scored,
         plan.unlabeled_samples: scored,
+        plan.unlabeled_tars: scored,
         plan.duplicate_parts: searched,
         plan.select: selections,
         plan.selection_scores: selections,
         plan.selection_manifests: selections,
         plan.selection_samples: selections,
         plan.selection_classes: selections,
+        plan.selection_tars: selections,
         plan.selection_counts: selections,
         plan.selection_failures: selections,
         plan.selection_nearest: selections,
@@ -99,6 +102,7 @@ def lay_out(plan: Plan) -> Laid:
         plan.evaluate: evaluated,
         plan.evaluation_manifests: [{}],
         plan.evaluation_samples: [{}],
+        plan.evaluation_tars: [{}],
         plan.report: [{}],
     }
     if config.duplicates:
@@ -516,7 +520,7 @@ def test_every_method_the_rules_name_is_laid_out_by_these_tests() -> None:
     named = set(re.findall(r"(?:params:\s+settings=|=|ancient\()plan\.(\w+)(?=[,)])", RULES))
     assert named - laid <= {
         "make_cifar10", "pack_folder", "import_weights", "weights_file", "dataset_manifests",
-        "dataset_samples", "candidate_weights", "candidate_classes", "candidate_metrics",
+        "dataset_samples", "dataset_tars", "choosing_tars", "candidate_weights", "candidate_classes", "candidate_metrics",
         "candidate_evaluations", "choosing_manifests", "choosing_samples", "train_candidate",
         "evaluate_candidate", "choose_candidate", "wandb",
     }  # fmt: skip

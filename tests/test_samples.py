@@ -47,6 +47,14 @@ def test_a_row_without_image_is_an_image_error(make_dataset: Dataset) -> None:
     assert caught.value.kind == "read_error"
 
 
+def test_a_tar_that_is_gone_is_an_error_of_the_dataset(make_dataset: Dataset) -> None:
+    dataset = read_samples(make_dataset(SHARDS, num_classes=2))
+    samples.check_tars(dataset)
+    os.remove(dataset.shard_paths[1])
+    with pytest.raises(DataError, match=r"1 of the 3 indexed tars of 'data' are gone, .*00001.tar"):
+        samples.check_tars(dataset)
+
+
 def test_a_tar_that_became_shorter_is_an_image_error_naming_it(make_dataset: Dataset) -> None:
     dataset = read_samples(make_dataset(SHARDS, num_classes=2))
     path = dataset.shard_paths[2]

@@ -316,6 +316,16 @@ def test_only_what_depends_on_a_changed_key_runs_again(run):
     assert stale(run, recipes__shorter__momentum=0.8) == sweep
 
 
+def test_tars_that_are_gone_are_made_again_for_whoever_reads_them(run, tmp_path):
+    """As after a killed job, whose outputs Snakemake deletes."""
+    run = shutil.copytree(run, tmp_path / "run", symlinks=True)
+    shutil.rmtree(run / "results/datasets/builtin")
+    shutil.rmtree(run / "results/shards/top/tars")
+    assert stale(run) == set()
+    assert stale(run, recipes__shorter__momentum=0.8) >= {"make_digits", "finetune_candidate"}
+    assert stale(run, models__student__arch="cifar_resnet8_w6") >= {"pack_selection", "pretrain"}
+
+
 @pytest.mark.parametrize("profile", ["slurm", "profiles/local"])
 def test_a_dry_run_says_which_key_changed_from_what_to_what(run, profile):
     stale(run, selections__top__images_per_class=15)  # writes the changed configuration

@@ -11,6 +11,7 @@ rule extract_features:
     input:
         manifest="<results>/datasets/{dataset}/manifest-{part}.json",
         samples=ancient("<results>/datasets/{dataset}/samples-{part}.parquet"),
+        tars=ancient(plan.dataset_tars),
         weights=plan.descriptor_weights,
     output:
         features=f"{plan.features}/{{dataset}}/part-{{part}}.parquet",
@@ -140,6 +141,8 @@ rule make_review_page:
         first_manifests=plan.first_evaluation_manifests(),
         evaluation_manifests=plan.evaluation_manifests,
         evaluation_samples=ancient(plan.evaluation_samples),
+        tars=ancient(plan.dataset_tars),
+        evaluation_tars=ancient(plan.evaluation_tars),
     output:
         "<results>/duplicates/{dataset}/review.html",
     log:
@@ -169,6 +172,7 @@ rule calibrate_duplicates:
         evaluation=plan.evaluation_tables("part"),
         evaluation_manifests=plan.evaluation_manifests,
         evaluation_samples=ancient(plan.evaluation_samples),
+        tars=ancient(plan.evaluation_tars),
         weights=plan.descriptor_weights,
     output:
         "<results>/duplicates/calibration.parquet",

@@ -8,6 +8,7 @@ rule evaluate:
     input:
         manifests=plan.evaluation_manifests,
         samples=ancient(plan.evaluation_samples),
+        tars=ancient(plan.evaluation_tars),
         weights="<results>/models/{model}/{stage}/weights.pt",
     output:
         evaluations="<results>/evaluations/{model}/{stage}.parquet",
@@ -37,6 +38,7 @@ use rule evaluate as evaluate_candidate with:
     input:
         manifests=plan.choosing_manifests,
         samples=ancient(plan.choosing_samples),
+        tars=ancient(plan.choosing_tars),
         weights="<results>/models/{model}/{stage}/{candidate}/weights.pt",
     output:
         evaluations="<results>/models/{model}/{stage}/{candidate}/evaluations.parquet",

@@ -8,6 +8,7 @@
 rule report:
     input:
         **plan.report_inputs(),
+        tars=ancient(plan.all_tars()),
     output:
         report="<results>/report.html",
         evaluations="<results>/evaluations.parquet",

@@ -8,6 +8,7 @@ rule score_shards:
     input:
         manifest="<results>/datasets/{unlabeled}/manifest-{part}.json",
         samples=ancient("<results>/datasets/{unlabeled}/samples-{part}.parquet"),
+        tars=ancient(plan.unlabeled_tars),
         weights=plan.teacher_weights,
     output:
         scores="<results>/scores/{teacher}/{unlabeled}/part-{part}.parquet",
@@ -39,6 +40,7 @@ rule score_and_describe:
     input:
         manifest="<results>/datasets/{unlabeled}/manifest-{part}.json",
         samples=ancient("<results>/datasets/{unlabeled}/samples-{part}.parquet"),
+        tars=ancient(plan.unlabeled_tars),
         weights=plan.read_with_weights,
         descriptor=plan.descriptor_weights,
     output:

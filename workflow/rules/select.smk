@@ -59,6 +59,7 @@ rule pack_selection:
     input:
         summary="<results>/selections/{selection}/summary.json",
         selection=ancient("<results>/selections/{selection}/selection.parquet"),
+        source=ancient(plan.selection_tars),
     output:
         tars=directory("<results>/shards/{selection}/tars/{part}"),
         manifest="<results>/shards/{selection}/manifest-{part}.json",

@@ -32,6 +32,7 @@ rule train:
     input:
         manifests=plan.training_data,
         samples=ancient(plan.training_samples),
+        tars=ancient(plan.training_tars),
         init=plan.initial_weights,
     output:
         weights="<results>/models/{model}/{stage}/weights.pt",

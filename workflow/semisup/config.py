@@ -74,10 +74,10 @@ class Dataset(Section):
     )
     num_shards: int = Field(8, ge=1, le=100_000, description="Tars to write for a `folder`.")
     shards_per_part: int = Field(
-        100,
+        200,
         ge=1,
         description="Consecutive shards handled by one job. Changing it re-indexes and re-scores; "
-        "aim at 500 to 2,000 parts of at least 10 minutes.",
+        "aim at no more than 500 parts, and at 10 minutes to 2 hours for each.",
     )
 
     max_pixels: int = Field(

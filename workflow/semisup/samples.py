@@ -102,6 +102,16 @@ def read_samples(manifests: Iterable[Path], columns: list[str] | None = None) ->
     return Samples(dataset, table, shard_paths, max_pixels)
 
 
+def check_tars(samples: Samples) -> None:
+    """Raises DataError when a tar is gone of which every image is wanted: to learn, to measure."""
+    paths = samples.shard_paths.values()
+    if gone := [path for path in paths if not os.path.exists(path)]:
+        raise DataError(
+            f"{len(gone)} of the {len(paths)} indexed tars of {samples.dataset!r} are gone, the first is "
+            f"{gone[0]}. Restore them, or correct datasets.{samples.dataset} and run again."
+        )
+
+
 def parts_of(
     manifests: Iterable[Path], identities: np.ndarray
 ) -> Iterator[tuple[Path, np.ndarray]]:

@@ -66,6 +66,23 @@ class Datasets:
         per_part = max(pack.shards_per_part, -(-num_shards // MAX_PACKED_PARTS))
         return datasets.list_parts(num_shards, per_part)
 
+    def made_tars(self, name: str) -> list[str]:
+        """The tars of a dataset or a packed selection that the pipeline makes; of a user's own none.
+
+        Every rule that reads images names them: where a killed job has deleted some, they are made
+        again first.
+        """
+        if name in self.config.selections:
+            parts = range(len(self.packed_parts(name)))
+            return [f"{self.results}/shards/{name}/tars/{part:05d}" for part in parts]
+        dataset = self.config.datasets[name]
+        if dataset.shards is not None:
+            return []
+        return [f"{self.results}/datasets/{name}/tars"] if dataset.folder else self.shards(name)
+
+    def dataset_tars(self, wildcards: Wildcards) -> list[str]:
+        return self.made_tars(wildcards.dataset)
+
     def dataset_manifests(self, wildcards: Wildcards) -> list[str]:
         return self.manifests(wildcards.dataset)
 
@@ -74,13 +91,10 @@ class Datasets:
 
     def shards_to_make(self, wildcards: Wildcards) -> list[str]:
         """Tars of a part that the pipeline itself writes; a user's own are no declared inputs."""
-        dataset = self.config.datasets[wildcards.dataset]
-        if dataset.shards is not None:
-            return []
-        if dataset.folder is not None:
-            return [f"{self.results}/datasets/{wildcards.dataset}/tars"]
-        shards = self.shards(wildcards.dataset)
-        return [shards[i] for i in self.parts(wildcards.dataset)[int(wildcards.part)]]
+        made = self.made_tars(wildcards.dataset)
+        if self.config.datasets[wildcards.dataset].builtin is None:
+            return made
+        return [made[i] for i in self.parts(wildcards.dataset)[int(wildcards.part)]]
 
     def index_shards(self, wildcards: Wildcards) -> str:
         name, part = wildcards.dataset, int(wildcards.part)

@@ -72,6 +72,9 @@ class Duplicates(Scores):
     def evaluation_samples(self, wildcards: Wildcards) -> list[str]:
         return [path for name in self.config.evaluate.on for path in self.samples(name)]
 
+    def evaluation_tars(self, wildcards: Wildcards) -> list[str]:
+        return [path for name in self.config.evaluate.on for path in self.made_tars(name)]
+
     def fingerprints(self, wildcards: Wildcards) -> list[str]:
         return self.feature_tables(wildcards.dataset, "images")
 

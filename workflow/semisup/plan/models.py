@@ -36,6 +36,9 @@ class Models(Datasets):
     def training_samples(self, wildcards: Wildcards) -> list[str]:
         return self.samples(self._training_source(wildcards))
 
+    def training_tars(self, wildcards: Wildcards) -> list[str]:
+        return self.made_tars(self._training_source(wildcards))
+
     def _training_source(self, wildcards: Wildcards) -> str:
         return trainings(self.config.models[wildcards.model])[wildcards.stage].on
 
@@ -119,6 +122,9 @@ class Models(Datasets):
 
     def choosing_samples(self, wildcards: Wildcards) -> list[str]:
         return self.samples(self._choose_on(wildcards))
+
+    def choosing_tars(self, wildcards: Wildcards) -> list[str]:
+        return self.made_tars(self._choose_on(wildcards))
 
     def evaluate_candidate(self, wildcards: Wildcards) -> str:
         return settings.Evaluate(

@@ -60,6 +60,9 @@ class Plan(Selections):
             ],
         }
 
+    def all_tars(self) -> list[str]:
+        return [path for name in self.config.datasets for path in self.made_tars(name)]
+
     def labelled(self) -> list[str]:
         """The datasets that train, choose or measure a model."""
         models = self.config.models.values()

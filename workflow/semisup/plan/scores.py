@@ -20,6 +20,9 @@ class Scores(Models):
     def unlabeled_samples(self, wildcards: Wildcards) -> list[str]:
         return self.samples(wildcards.unlabeled)
 
+    def unlabeled_tars(self, wildcards: Wildcards) -> list[str]:
+        return self.made_tars(wildcards.unlabeled)
+
     def _num_parts(self, wildcards: Wildcards) -> int:
         return len(self.parts(wildcards.unlabeled))
 

@@ -36,6 +36,9 @@ class Selections(Duplicates):
     def selection_samples(self, wildcards: Wildcards) -> list[str]:
         return self.samples(self._selection(wildcards).unlabeled)
 
+    def selection_tars(self, wildcards: Wildcards) -> list[str]:
+        return self.made_tars(self._selection(wildcards).unlabeled)
+
     def selection_classes(self, wildcards: Wildcards) -> str:
         """The class names of the teacher."""
         return self.weights(self._selection(wildcards).teacher).replace("weights.pt", "classes.txt")

@@ -12,7 +12,7 @@ from semisup import images, memory, models, planted, schemas, settings, tables, 
 from semisup.features import pack
 from semisup.fingerprints import perceptual_hash
 from semisup.pairs import Evaluation, read_evaluation
-from semisup.samples import parts_of, read_range, read_samples
+from semisup.samples import check_tars, parts_of, read_range, read_samples
 from semisup.selection import random_bits
 from semisup.steps import run
 from semisup.tables import DataError
@@ -89,6 +89,7 @@ def read_pixels(
         wanted = evaluation.images.identity[own]
         for manifest, here in parts_of(manifests[name], wanted):
             samples = read_samples([manifest])
+            check_tars(samples)
             at = np.searchsorted(tables.identity(samples.table), wanted[here])
             for row, place in zip(own[here].tolist(), at.tolist(), strict=True):
                 sample = samples.table.slice(place, 1).to_pylist()[0]

@@ -8,7 +8,7 @@ import torch
 
 from semisup import inference, loader, memory, metrics, models, schemas, settings, tables
 from semisup.progress import Progress
-from semisup.samples import Samples, labelled_rows, read_samples
+from semisup.samples import Samples, check_tars, labelled_rows, read_samples
 from semisup.steps import run
 
 log = logging.getLogger("semisup")
@@ -33,6 +33,7 @@ def main(
     for dataset in settings.datasets:
         own = [path for path in manifests if tables.read_json(path)["dataset"] == dataset]
         samples = read_samples(own)
+        check_tars(samples)
         columns = predict_dataset(samples, model, predict, settings.batch_size, workers)
         num_images = len(columns["label"])
         ranks = columns["label_rank"]

@@ -22,7 +22,7 @@ from semisup import (
     tars,
     training,
 )
-from semisup.samples import Samples, read_samples, rows_with_status
+from semisup.samples import Samples, check_tars, read_samples, rows_with_status
 from semisup.steps import run
 from semisup.tables import DataError
 from semisup.tracking import Events, Nowhere
@@ -53,6 +53,7 @@ def main(
     memory.keep_freed()
     what = weights.parent.parent.name + " " + weights.parent.name
     samples = read_samples(manifests)
+    check_tars(samples)
     _check_labels(samples, len(settings.classes))
     folder = checkpoints / fingerprint(settings, [*manifests, *init])
     torch.manual_seed(settings.seed)
