@@ -79,6 +79,7 @@ benchmark: setup
 	python benchmarks/questions.py $(FOLDER)/questions && \
 	python benchmarks/first_batch.py $(FOLDER)/pack && \
 	python benchmarks/duplicates.py $(FOLDER)/duplicates && \
+	python benchmarks/dag.py $(FOLDER)/dag && \
 	{ test -d $(FOLDER)/networks/timm || git clone --quiet --depth 1 --branch v1.0.31 \
 		https://github.com/huggingface/pytorch-image-models $(FOLDER)/networks/timm; } && \
 	python benchmarks/compare_networks.py $(FOLDER)/networks
