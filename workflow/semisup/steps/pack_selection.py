@@ -97,7 +97,7 @@ def _processes(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
     """``map`` by worker processes, which start at once; threads would wait for each other.
 
     Forked where that is safe: workers only read, hash and write, and what other threads of this
-    process held is nothing to them. Importing everything again would take a fifth of the time.
+    process held is nothing to them. Importing everything again would take a sixth of the time.
     """
     if workers <= 1:
         yield map
