@@ -1,11 +1,13 @@
 """The books: what became of every sample, from the tars down to training, and the equations that
 prove it. Pure: counts in, rows and equations out."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from semisup import tars
 from semisup.ledger import ImageCounts, Ledger, Manifest, Row, Summary, Term, at_most, equal
+from semisup.tables import DataError
 
 
 def words(status: str) -> str:
@@ -15,6 +17,18 @@ def words(status: str) -> str:
 
 def _terms(counts: Mapping[str, int]) -> tuple[Term, ...]:
     return tuple(Term(words(name), count) for name, count in counts.items())
+
+
+def check_failures(what: str, statuses: Mapping[str, int], max_failure_rate: float) -> None:
+    """Raises DataError where more samples of a part have failed than its dataset allows."""
+    failed = Counter({status: n for status, n in statuses.items() if status != tars.OK})
+    total = sum(statuses.values())
+    if failed.total() > max_failure_rate * total:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in failed.most_common())
+        raise DataError(
+            f"{what}: {failed.total()} of {total} samples failed ({kinds}), more than "
+            f"max_failure_rate {max_failure_rate:g} of this dataset allows. Mend the tars, or raise it."
+        )
 
 
 def add_statuses(manifests: Iterable[Manifest]) -> dict[str, int]:

@@ -84,7 +84,10 @@ def account_for_dataset(
     num_rows = sum(tables.count_rows(Path(path)) for path in plan.samples(name))
     ledger = books.dataset_books(manifests, num_rows)
     num_samples = books.count_samples(manifests)
-    check_failure_rates(name, manifests, plan.config.datasets[name].max_failure_rate)
+    for manifest in manifests:
+        part = f"dataset {name}, part {manifest['part']:05d}"
+        rate = plan.config.datasets[name].max_failure_rate
+        books.check_failures(part, manifest["statuses"], rate)
     for row, predictions, chooses in list_measured(plan, name, evaluations):
         datasets = tables.read_table(predictions, schemas.PREDICTIONS, ["dataset"])["dataset"]
         predicted = sum(count.as_py() for value, count in _counts(datasets) if value == name)
@@ -99,17 +102,6 @@ def account_for_dataset(
     ledger += account_for_trainings(plan, name, readable, processed)
     prove(f"dataset {name}", ledger.equations)
     return Account(name, ledger, num_samples)
-
-
-def check_failure_rates(name: str, manifests: list[Manifest], max_failure_rate: float) -> None:
-    for manifest in manifests:
-        total = sum(manifest["statuses"].values())
-        failed = total - manifest["statuses"].get(tars.OK, 0)
-        if failed > max_failure_rate * total:
-            raise tables.DataError(
-                f"dataset {name}, part {manifest['part']:05d}: {failed} of {total} samples failed, "
-                f"more than its max_failure_rate {max_failure_rate:g}. Mend the tars, or raise it."
-            )
 
 
 def check_packed(manifests: list[Manifest]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semisup import schemas, settings, tables, tars
+from semisup import books, schemas, settings, tables, tars
 from semisup.samples import read_samples
 from semisup.scores import ScoreTable
 from semisup.steps import run
@@ -44,8 +44,9 @@ def main(
         manifest = tables.read_json(manifest_path)
         check_shards(images_path, images, manifest["shards"])
         status = images["status"].cast(pa.string())
-        check_failures(images_path, status.to_pylist(), settings.max_failure_rate)
-        statuses.update(status.to_pylist())
+        of_part = Counter(status.to_pylist())
+        books.check_failures(str(images_path), of_part, settings.max_failure_rate)
+        statuses.update(of_part)
         num_score_rows += tables.count_rows(scores_path)
         if num_score_rows != statuses[tars.OK] * settings.classes_per_image:
             raise DataError(
@@ -75,17 +76,6 @@ def main(
     columns = {name: np.concatenate([block[name] for block in failed]) for name in names}
     tables.write_table(failures, columns, schemas.FAILURES)
     log.info("%d samples: %s", num_samples, dict(statuses))
-
-
-def check_failures(path: Path, statuses: list[str], max_failure_rate: float) -> None:
-    """Raises DataError where more of a part has failed than may."""
-    failed = Counter(status for status in statuses if status != tars.OK)
-    if failed.total() > max_failure_rate * len(statuses):
-        kinds = ", ".join(f"{count} {kind}" for kind, count in failed.most_common())
-        raise DataError(
-            f"{path}: {failed.total()} of {len(statuses)} samples failed ({kinds}), more than "
-            f"max_failure_rate {max_failure_rate:g} of this dataset allows. Mend the tars, or raise it."
-        )
 
 
 def check_shards(path: Path, images: pa.Table, shards: list[dict[str, Any]]) -> None:
