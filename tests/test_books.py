@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from semisup import books
 from semisup.books import Processed
 from semisup.ledger import ImageCounts, Ledger, Manifest, Row, Summary
+from semisup.tables import DataError
 
 number = st.integers(0, 10**9)
 statuses = st.dictionaries(
@@ -175,3 +176,13 @@ def test_a_training_says_how_often_it_saw_each_sample() -> None:
 def test_statuses_of_all_parts_are_added(parts: list[dict[str, int]]) -> None:
     manifests = [manifest({"ok": 1, **part}) for part in parts]
     assert balanced(books.dataset_books(manifests, books.count_samples(manifests)))
+
+
+def test_a_part_may_fail_up_to_its_rate_and_no_further() -> None:
+    of_part = {"ok": 7, "empty": 1, "truncated_image": 2}
+    books.check_failures("u", of_part, 0.3)
+    with pytest.raises(
+        DataError, match=r"^u: 3 of 10 samples failed \(2 truncated_image, 1 empty\), more than "
+    ):
+        books.check_failures("u", of_part, 0.29)
+    books.check_failures("nothing", {}, 0.0)
