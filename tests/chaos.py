@@ -3,11 +3,12 @@
     python tests/chaos.py FOLDER [--config FILE] [--kills 30] [--seed 0] [--short]
 
 Every stage in turn is waited for, and at a random moment of the time it took in the calm run SIGKILL
-goes to one of: the step, a worker of its loader or a rank, Snakemake alone (its jobs go on as
-orphans), everything. Then Snakemake is started again. With root, the disk is also full in stage after stage (a small tmpfs that grows), and
-folders become read-only while something is written there. In the end every table, tar and weight
-must have the bytes of the calm run, and no temporary file may be left. The seed chooses stages'
-victims and moments; what a moment meets is up to the machine.
+goes to one of: the step, one of its workers (of a loader or of packing) or ranks where the calm run
+had any, Snakemake alone (its jobs go on as orphans), everything. Then Snakemake is started again.
+With root, the disk is also full in stage after stage (a small tmpfs that grows), and folders become
+read-only while something is written there. In the end every table, tar and weight must have the
+bytes of the calm run, and no temporary file may be left. The seed chooses stages' victims and
+moments; what a moment meets is up to the machine.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +46,18 @@ class Kill(NamedTuple):
     outcome: str
 
 
+class Found(NamedTuple):
+    """A process of a step: the step itself, or its worker or rank."""
+
+    process: psutil.Process
+    stage: str
+    role: str
+
+
+Seconds = dict[tuple[str, str], float]
+"""How long processes of a stage and role lived, at most."""
+
+
 def command(*options: str) -> list[str]:
     own = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", "config.yaml", "--nolock"]
     how = ["--cores", "2", "--rerun-incomplete", "--set-resources", "pretrain:ranks=2"]
@@ -65,12 +78,34 @@ def finish(folder: Path) -> int:
     return int(process.wait(LONGEST_RUN))
 
 
-def processes(folder: Path) -> Iterator[tuple[psutil.Process, str]]:
-    """The processes of steps that run in a folder, orphans too, each with its stage."""
+def watch(folder: Path) -> tuple[int, Seconds]:
+    """Run to the end; the exit code, and how long processes of each stage and role lived."""
+    snakemake = start(folder)
+    seconds: Seconds = {}
+    while (code := snakemake.poll()) is None:
+        for process, stage, role in processes(folder):
+            with contextlib.suppress(psutil.Error):
+                age = time.time() - process.create_time()
+                seconds[stage, role] = max(age, seconds.get((stage, role), 0.0))
+        time.sleep(0.05)
+    return code, seconds
+
+
+def processes(folder: Path) -> list[Found]:
+    """The processes of steps that run in a folder, orphans too."""
+    stages: dict[psutil.Process, str] = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.cwd() == str(folder) and (stage := stage_of(process.cmdline())):
-                yield process, stage
+                stages[process] = stage
+    return [Found(process, stage, role(process, stages)) for process, stage in stages.items()]
+
+
+def role(process: psutil.Process, steps: Container[psutil.Process | None]) -> str:
+    """A child of a step is a worker, or a rank if the step is its launcher."""
+    with contextlib.suppress(psutil.Error):
+        return "worker" if process.parent() in steps else "step"
+    return "step"
 
 
 def stage_of(command: list[str]) -> str:
@@ -89,16 +124,13 @@ def stage_of(command: list[str]) -> str:
 
 
 def strike(folder: Path, stage: str, victim: str, delay: float, *options: str) -> Kill:
-    """Start Snakemake, wait for the stage, then for a moment; kill; wait until Snakemake has ended."""
+    """Start Snakemake, wait for the victim, then for a moment; kill; wait until Snakemake has ended."""
+    awaited = "worker" if victim == "worker" else "step"
     snakemake = start(folder, *options)
-    while not (here := of_stage(folder, stage)) and snakemake.poll() is None:
-        time.sleep(0.05)
+    while not (here := of_stage(folder, stage, awaited)) and snakemake.poll() is None:
+        time.sleep(0.02)
     time.sleep(delay)
-    here = of_stage(folder, stage)
-    parents = {process.pid for process in here}
-    workers = [p for p in here if p.ppid() in parents or "distributed.run" in line(p.parent())]
-    steps = [process for process in here if process not in workers]
-    victim = "step" if victim == "worker" and not workers else victim
+    here = of_stage(folder, stage, awaited)
     if not here:
         stage, victim = "between stages", "everything"
     if victim == "everything":
@@ -106,27 +138,20 @@ def strike(folder: Path, stage: str, victim: str, delay: float, *options: str) -
             os.killpg(snakemake.pid, signal.SIGKILL)
         end(folder)
     else:
-        targets = {"step": steps or here, "worker": workers, "snakemake": [snakemake]}[victim]
         with contextlib.suppress(psutil.NoSuchProcess):
-            random.choice(targets).kill()
+            random.choice([snakemake] if victim == "snakemake" else here).kill()
     return Kill(stage, victim, "killed" if snakemake.wait(LONGEST_RUN) else "had ended")
 
 
-def of_stage(folder: Path, stage: str) -> list[psutil.Process]:
-    return [process for process, found in processes(folder) if found == stage]
-
-
-def line(process: psutil.Process | None) -> str:
-    try:
-        return " ".join(process.cmdline()) if process else ""
-    except psutil.Error:
-        return ""
+def of_stage(folder: Path, stage: str, role: str) -> list[psutil.Process]:
+    found = processes(folder)
+    return [each.process for each in found if (each.stage, each.role) == (stage, role)]
 
 
 def end(folder: Path) -> None:
-    for process, _ in processes(folder):
+    for found in processes(folder):
         with contextlib.suppress(psutil.Error):
-            process.kill()
+            found.process.kill()
 
 
 @contextlib.contextmanager
@@ -148,7 +173,7 @@ def lock_folders(folder: Path, kills: list[Kill], stages: list[str]) -> None:
         for path in [p for p in results.glob("*") if p.is_file()]:
             path.unlink()
         snakemake = start(folder)
-        while snakemake.poll() is None and stage not in {found for _, found in processes(folder)}:
+        while snakemake.poll() is None and not of_stage(folder, stage, "step"):
             time.sleep(0.05)
         with read_only(results):
             code = snakemake.wait(LONGEST_RUN)
@@ -208,19 +233,22 @@ def short(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def storm(
-    folder: Path, num_kills: int, stages: list[str], seconds: dict[str, float], seed: int
+    folder: Path, num_kills: int, stages: list[str], seconds: Seconds, seed: int
 ) -> list[Kill]:
     """At least ``num_kills`` kills, as evenly over the stages as they can be met.
 
-    ``seconds``: how long each stage takes. Stages run beside each other, and some are over soon:
-    those that were not met run again, the last ones first.
+    ``seconds``: of the calm run. Stages run beside each other, and some are over soon: those that
+    were not met run again, the last ones first.
     """
     chance = random.Random(seed)
     kills: list[Kill] = []
 
-    def strike_at(stage: str, attempt: int, *options: str) -> None:
-        victim = VICTIMS[(stages.index(stage) + attempt + seed) % len(VICTIMS)]
-        delay = chance.uniform(0, seconds.get(stage, 1.0))
+    def strike_at(stage: str, *options: str) -> None:
+        struck = Counter(kill.victim for kill in kills)
+        victims = [v for v in VICTIMS if v != "worker" or (stage, v) in seconds]
+        victim = min(victims, key=lambda each: (struck[each], chance.random()))
+        lived = seconds.get((stage, "worker" if victim == "worker" else "step"), 1.0)
+        delay = chance.uniform(0, lived)
         kills.append(strike(folder, stage, victim, delay, *options))
         print(*kills[-1], flush=True)
 
@@ -229,14 +257,14 @@ def storm(
 
     for place, stage in enumerate(stages):
         wanted = -(-max(num_kills - num_killed(), 0) // (len(stages) - place))
-        for attempt in range(wanted):
+        for _ in range(wanted):
             if stage in pending(folder):
-                strike_at(stage, attempt)
+                strike_at(stage)
     for stage in reversed(stages):
-        for attempt in range(3):
+        for _ in range(3):
             missed = num_kills > len(stages) and not num_killed(stage)
             if missed or num_killed() < num_kills:
-                strike_at(stage, attempt, "--forcerun", stage)
+                strike_at(stage, "--forcerun", stage)
     return kills
 
 
@@ -245,17 +273,6 @@ def pending(folder: Path) -> list[str]:
     done = subprocess.run(command("-n"), cwd=folder, capture_output=True, text=True, check=True)
     rules = re.findall(r"^(\w+) +\d+$", done.stdout, re.M)
     return [rule for rule in dict.fromkeys(rules) if rule not in ("all", "total")]
-
-
-def durations(folder: Path) -> dict[str, float]:
-    """Seconds a job of each rule took, at most."""
-    benchmarks = folder / "results" / "benchmarks"
-    longest: dict[str, float] = {}
-    for path in benchmarks.rglob("*.tsv"):
-        rule = path.relative_to(benchmarks).parts[0].removesuffix(".tsv")
-        took = float(path.read_text().splitlines()[1].split("\t")[0])
-        longest[rule] = max(longest.get(rule, 0), took)
-    return longest
 
 
 def table(kills: list[Kill]) -> str:
@@ -276,11 +293,12 @@ def main(folder: Path, config: Path, num_kills: int, seed: int, is_short: bool) 
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / "config.yaml").write_text(yaml.safe_dump(raw))
     print("the calm run", flush=True)
-    if finish(folder / "calm"):
+    code, seconds = watch(folder / "calm")
+    if code:
         return [f"the calm run failed: see {folder / 'calm.log'}"]
     calm = digests(folder / "calm")
     stages = SHORT if is_short else pending(folder / "storm")
-    kills = storm(folder / "storm", num_kills, stages, durations(folder / "calm"), seed)
+    kills = storm(folder / "storm", num_kills, stages, seconds, seed)
     killed = sum(kill.outcome == "killed" for kill in kills)
     if not is_short:
         lock_folders(folder / "storm", kills, stages)

@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 
-from conftest import Dataset, make_jpeg
+from conftest import Dataset, make_dataset, make_jpeg
 from semisup import checkpoint, models, settings, training
 from semisup.config import Recipe
 from semisup.steps import train
@@ -94,34 +96,77 @@ def test_a_training_cut_off_anywhere_ends_with_the_same_weights(
     assert (cut / "metrics.parquet").read_bytes() == (calm / "metrics.parquet").read_bytes()
 
 
-def test_a_killed_process_goes_on_at_its_checkpoint(tmp_path, make_dataset: Dataset):
-    manifests = make_dataset(SHARDS, 2)
-    recipe = RECIPE.model_copy(update={"images": 800})
-    stage = tmp_path / "killed" / "model" / "train"
-    code = (
-        "from semisup import training; training.CHECKPOINT_SECONDS = 0.0;"
-        "from semisup.steps import run, train; run(train.main)"
-    )
+CODE = (
+    "from semisup import training; training.CHECKPOINT_SECONDS = 0.0;"
+    "from semisup.steps import run, train; run(train.main)"
+)
+LONG = RECIPE.model_copy(update={"images": 400})
+
+
+def start(folder: Path, manifests: list[Path]) -> subprocess.Popen[str]:
+    """The step as a process, which checkpoints after every step."""
+    stage = folder / "model" / "train"
     command = [
-        sys.executable, "-c", code, "--settings", make_settings(recipe).canonical(),
+        sys.executable, "-c", CODE, "--settings", make_settings(LONG).canonical(),
         "--manifests", *map(str, manifests), "--init",
         "--checkpoints", str(stage / "checkpoints"), "--weights", str(stage / "weights.pt"),
         "--classes", str(stage / "classes.txt"), "--metrics", str(stage / "metrics.parquet"),
-        "--workers", "1",
+        "--workers", "2",
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-    while not list(stage.glob("checkpoints/*/step-*.pt")) and process.poll() is None:
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(there: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    while not there() and process.poll() is None:
         time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory) -> tuple[list[Path], bytes]:
+    """A dataset, and the weights of a long training on it that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("calm")
+    manifests = make_dataset.__wrapped__(folder)(SHARDS, 2)  # type: ignore[attr-defined]
+    torch.set_num_threads(1)
+    stage = run(folder / "calm", manifests, make_settings(LONG), workers=2)
+    return manifests, (stage / "weights.pt").read_bytes()
+
+
+def test_a_killed_process_goes_on_at_its_checkpoint(tmp_path, calm):
+    manifests, weights = calm
+    process = start(tmp_path, manifests)
+    stage = tmp_path / "model" / "train"
+    wait_for(lambda: list(stage.glob("checkpoints/*/step-*.pt")), process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (stage / "weights.pt").exists()
-    again = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert "going on after step" in again.stderr
-    torch.set_num_threads(1)
-    calm = run(tmp_path / "calm", manifests, make_settings(recipe), workers=1)
-    assert (stage / "weights.pt").read_bytes() == (calm / "weights.pt").read_bytes()
+    again = start(tmp_path, manifests)
+    _, said = again.communicate(timeout=60)
+    assert again.returncode == 0, said
+    assert "going on after step" in said
+    assert (stage / "weights.pt").read_bytes() == weights
+
+
+@pytest.mark.parametrize("moment", ["at its start", "later"])
+def test_a_killed_worker_ends_the_process_and_the_other_workers(tmp_path, calm, moment):
+    """They heed no signal that asks: the process that waits for them would hang."""
+    manifests, weights = calm
+    process = start(tmp_path, manifests)
+    stage = tmp_path / "model" / "train"
+    family = psutil.Process(process.pid)
+    wait_for(lambda: len(family.children()) == 2, process)
+    if moment == "later":
+        wait_for(lambda: list(stage.glob("checkpoints/*/step-*.pt")), process)
+    killed, other = family.children()
+    killed.kill()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said.splitlines()[-1].startswith("error: a worker process was killed")
+    assert not other.is_running()
+    again = start(tmp_path, manifests)
+    _, said = again.communicate(timeout=60)
+    assert again.returncode == 0, said
+    assert (stage / "weights.pt").read_bytes() == weights
 
 
 def machine() -> list[str]:

@@ -1,5 +1,7 @@
 """Batches of decoded images, in an order known beforehand, from any position on."""
 
+import atexit
+import multiprocessing
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -131,6 +133,19 @@ def _one_thread_without_signals(worker: int) -> None:
     for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(each, signal.SIG_IGN)
     _one_thread(worker)
+
+
+def _kill_workers() -> None:
+    """Python asks workers to end, by a signal they do not heed, and waits for them for ever.
+
+    So after any error that left an iterator in its traceback, as the death of one worker does.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would take it for an error
+    for worker in multiprocessing.active_children():
+        worker.kill()
+
+
+atexit.register(_kill_workers)  # after that of Python, hence called before it
 
 
 def evaluation_batches(

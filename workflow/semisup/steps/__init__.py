@@ -9,18 +9,24 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Any
 
 from semisup.settings import Settings
 from semisup.tables import DataError
 
+_WORKER_ENDED = (
+    "a worker process was killed. Most often memory ran out: give the job more (mem_mb), or fewer "
+    "threads, each of which is a worker."
+)
+
 
 def run(main: Callable[..., None]) -> None:
     """Call ``main`` with the arguments of the command line.
 
-    A DataError is printed as one message with exit status 1; anything else is a bug and keeps its
-    traceback.
+    A DataError, or the death of a worker process, is printed as one message with exit status 1;
+    anything else is a bug and keeps its traceback.
     """
     logging.basicConfig(
         format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr
@@ -32,6 +38,12 @@ def run(main: Callable[..., None]) -> None:
         main(**vars(parser.parse_args()))
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except RuntimeError as error:
+        # That of a loader has no class of its own, and comes at any moment.
+        if not isinstance(error, BrokenExecutor) and "DataLoader worker (pid" not in str(error):
+            raise
+        print(f"error: {_WORKER_ENDED} ({str(error).strip()})", file=sys.stderr)
         sys.exit(1)
 
 
