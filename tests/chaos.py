@@ -243,12 +243,12 @@ def storm(
     chance = random.Random(seed)
     kills: list[Kill] = []
 
-    def strike_at(stage: str, *options: str) -> None:
+    def strike_at(stage: str, attempt: int, *options: str) -> None:
         struck = Counter(kill.victim for kill in kills)
         victims = [v for v in VICTIMS if v != "worker" or (stage, v) in seconds]
         victim = min(victims, key=lambda each: (struck[each], chance.random()))
         lived = seconds.get((stage, "worker" if victim == "worker" else "step"), 1.0)
-        delay = chance.uniform(0, lived)
+        delay = chance.uniform(0, lived / 2**attempt)  # what was missed was over sooner
         kills.append(strike(folder, stage, victim, delay, *options))
         print(*kills[-1], flush=True)
 
@@ -259,12 +259,12 @@ def storm(
         wanted = -(-max(num_kills - num_killed(), 0) // (len(stages) - place))
         for _ in range(wanted):
             if stage in pending(folder):
-                strike_at(stage)
+                strike_at(stage, 0)
     for stage in reversed(stages):
-        for _ in range(3):
+        for attempt in range(4):
             missed = num_kills > len(stages) and not num_killed(stage)
             if missed or num_killed() < num_kills:
-                strike_at(stage, "--forcerun", stage)
+                strike_at(stage, attempt, "--forcerun", stage)
     return kills
 
 

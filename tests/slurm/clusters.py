@@ -1,6 +1,5 @@
 """Running the pipeline on a cluster of its own, and disturbing it."""
 
-import hashlib
 import os
 import shutil
 import signal
@@ -14,6 +13,7 @@ from typing import Any
 import yaml
 from slurmbox import Box
 
+from chaos import compare, digests, short
 from small import ROOT
 
 FAST = """
@@ -102,8 +102,11 @@ class Run:
         )  # fmt: skip
         return done.stdout
 
-    def digest(self) -> str:
-        return digest(self.folder)
+    def check_end(self, calm: Path) -> None:
+        """Every table, tar and weight is that of a calm run; nothing runs, waits or is left over."""
+        assert compare(digests(calm), self.folder) == []
+        assert not self.queue()
+        assert not self.trainers()
 
 
 def environment() -> dict[str, str]:
@@ -111,14 +114,31 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PATH": path}
 
 
-def digest(folder: Path) -> str:
-    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-
-
 def interrupt(snakemake: "subprocess.Popen[str]", box: Box, number: signal.Signals) -> None:
     """Send a signal to Snakemake itself, which is nsenter's and env's child."""
     pid = box.say("pgrep", "-o", "-f", "next_seconds_between_status_checks")
     box.say("kill", f"-{number.value}", pid)
+
+
+def literal_command(box: Box, folder: Path, *options: str) -> "subprocess.Popen[str]":
+    """`snakemake --profile slurm` in a clone, with a teacher trained by two nodes of two GPUs."""
+    if not (folder / "Snakefile").exists():
+        copy_repository(folder)
+        config = short(yaml.safe_load((ROOT / "tests" / "tiny.yaml").read_text()))
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    own = {"train": {"nodes": 2, "gpus": 2}, "before_job": f"hostname >> {folder}/before_job"}
+    (folder / "site.yaml").write_text(yaml.safe_dump(SITE | own))
+    command = ["env", "--default-signal=INT", *SNAKEMAKE, "--profile", "slurm", *options]
+    with open(folder / "snakemake.log", "w") as log:
+        return subprocess.Popen(
+            box.command(*command, directory=str(folder)), env=environment(),
+            stdout=log, stderr=log, text=True, start_new_session=True,
+        )  # fmt: skip
+
+
+def finish(snakemake: "subprocess.Popen[str]", folder: Path) -> None:
+    assert snakemake.wait(timeout=420) == 0, (folder / "snakemake.log").read_text()[-6000:]
+    assert (folder / "results" / "report.html").exists()
 
 
 def copy_repository(folder: Path) -> None:

@@ -1,42 +1,17 @@
 """The users' own command on a real Slurm of four nodes."""
 
-import os
-import random
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
-from clusters import SITE, SNAKEMAKE, copy_repository, environment
+from clusters import SITE, environment, finish, literal_command
 from fixtures import box
 from slurmbox import Box
 
-from chaos import compare, digests, short
 from small import ROOT
-
-
-def literal_command(box: Box, folder: Path) -> "subprocess.Popen[str]":
-    """`snakemake --profile slurm` in a clone, with a teacher trained by two nodes of two GPUs."""
-    if not (folder / "Snakefile").exists():
-        copy_repository(folder)
-        config = short(yaml.safe_load((ROOT / "tests" / "tiny.yaml").read_text()))
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    own = {"train": {"nodes": 2, "gpus": 2}, "before_job": f"hostname >> {folder}/before_job"}
-    (folder / "site.yaml").write_text(yaml.safe_dump(SITE | own))
-    with open(folder / "snakemake.log", "w") as log:
-        return subprocess.Popen(
-            box.command(*SNAKEMAKE, "--profile", "slurm", directory=str(folder)),
-            env=environment(), stdout=log, stderr=log, text=True,
-        )  # fmt: skip
-
-
-def finish(snakemake: "subprocess.Popen[str]", folder: Path) -> None:
-    assert snakemake.wait(timeout=420) == 0, (folder / "snakemake.log").read_text()[-6000:]
-    assert (folder / "results" / "report.html").exists()
 
 
 def test_the_literal_command_runs_the_whole_pipeline(box: Box, tmp_path: Path) -> None:
@@ -67,29 +42,6 @@ def test_the_literal_command_runs_the_whole_pipeline(box: Box, tmp_path: Path) -
 def training_times(folder: Path) -> dict[str, int]:
     checkpoints = (folder / "results" / "models").rglob("checkpoints/*/*.pt")
     return {str(path): path.stat().st_mtime_ns for path in checkpoints}
-
-
-@pytest.mark.skipif("SEMISUP_SLOW" not in os.environ, reason="takes minutes: SEMISUP_SLOW=1")
-def test_every_stage_cancelled_once_ends_in_the_bytes_of_a_calm_run(
-    box: Box, tmp_path: Path
-) -> None:
-    calm, storm = tmp_path / "calm", tmp_path / "storm"
-    for folder in (calm, storm):
-        folder.mkdir()
-    finish(literal_command(box, calm), calm)
-    snakemake = literal_command(box, storm)
-    chance, struck = random.Random(0), set()
-    while snakemake.poll() is None:
-        running = box.run("squeue", "-h", "-t", "R", "-o", "%i %k").stdout.splitlines()
-        for job, stage in (line.split() for line in running):
-            if stage not in struck:
-                time.sleep(chance.uniform(0, 4))
-                box.run("scancel", job)
-                struck.add(stage)
-        time.sleep(0.2)
-    finish(snakemake, storm)
-    assert len(struck) >= 15
-    assert compare(digests(calm), storm) == []
 
 
 def dry_run(folder: Path) -> str:
