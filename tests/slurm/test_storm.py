@@ -62,12 +62,14 @@ def test_every_job_disturbed_once_ends_in_the_bytes_of_a_calm_run(box: Box, tmp_
             snakemake = start_again(box, storm, was_killed=status < 0)
         running = box.run("squeue", "-h", "-t", "R", "-o", "%i %k").stdout.splitlines()
         for job, what in (line.split() for line in running):
-            if what in disturbed or snakemake.poll() is not None:
+            if what in disturbed:
                 continue
+            time.sleep(chance.uniform(0, 4))
+            if snakemake.poll() is not None:
+                break
             how = next(turns)
             if how == "lose its node" and (how in disturbed.values() or node_of(job, box) == "c1"):
                 how = "cancel"
-            time.sleep(chance.uniform(0, 4))
             disturb(how, job, box, snakemake)
             disturbed[what] = how
             print(f"{what}: {how}", flush=True)
