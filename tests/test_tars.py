@@ -1,5 +1,7 @@
 import hashlib
 import io
+import os
+import resource
 import tarfile
 import tracemalloc
 from pathlib import Path
@@ -124,6 +126,34 @@ def test_the_bytes_are_those_pythons_tarfile_writes(
             add_member(other, f"{name}.jpg", content)
             add_member(other, f"{name}.json", content)
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+
+
+@pytest.mark.parametrize("at_a_time", [None, 700_001], ids=["", "short"])
+def test_large_and_many_members_are_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_a_time: int | None
+) -> None:
+    """Whatever the kernel takes at a time."""
+    if at_a_time:
+        cut = lambda pieces: b"".join(pieces)[:at_a_time]  # noqa: E731
+        monkeypatch.setattr(os, "writev", lambda file, pieces: os.write(file, cut(pieces)))
+    sizes = [3 << 20, 1 << 20, *range(2000), (1 << 20) - 512]
+    samples = [(f"{i:06d}", {"jpg": bytes([i % 251]) * size}) for i, size in enumerate(sizes)]
+    write_tar(tmp_path / "a.tar", samples)
+    with open_writer(tmp_path / "b.tar") as other:
+        for key, members in samples:
+            add_member(other, f"{key}.jpg", members["jpg"])
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+
+
+def test_a_tar_that_does_not_fit_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_tar(tmp_path / "a.tar", ((str(i), {"jpg": bytes(99_999)}) for i in range(20)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_image_of_gigabytes_has_a_header_that_says_so() -> None:

@@ -1,6 +1,7 @@
 """WebDataset tars: what samples they hold and where, and tars with deterministic bytes."""
 
 import hashlib
+import os
 import re
 import sys
 import tarfile
@@ -187,7 +188,8 @@ class Writer:
     """A tar whose bytes depend on the names and contents alone; a context, atomic as a whole.
 
     Python's tarfile makes the same bytes in several times the time, as it computes every header
-    anew. ``sha256`` is that of the finished file.
+    anew; and image bytes are handed to the kernel from where they are, never copied together.
+    ``sha256`` is that of the finished file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -196,39 +198,59 @@ class Writer:
         self._atomic = atomic_path(path)
         self._digest = hashlib.sha256()
         self._offset = 0
+        self._unwritten: list[bytes] = []
+        self._written = 0
 
     def __enter__(self) -> "Writer":
-        self._file = open(self._atomic.__enter__(), "wb", buffering=1 << 20)
+        self._file = open(self._atomic.__enter__(), "wb", buffering=0)
         return self
 
     def add(self, key: str, members: dict[str, bytes]) -> int:
         """Append a sample, its members by extension; returns the offset of the first's content."""
-        blocks = bytearray()
         starts = []
         for extension, content in members.items():
-            blocks += member_header(f"{key}.{extension}", len(content))
-            starts.append(self._offset + len(blocks))
-            blocks += content
-            blocks += bytes(-len(content) % tarfile.BLOCKSIZE)
-        self._write(blocks)
+            self._append(member_header(f"{key}.{extension}", len(content)))
+            starts.append(self._offset)
+            self._append(content)
+            self._append(PADDING[: -len(content) % tarfile.BLOCKSIZE])
         return starts[0]
 
-    def _write(self, blocks: bytes | bytearray) -> None:
-        self._digest.update(blocks)
-        self._file.write(blocks)
-        self._offset += len(blocks)
+    def _append(self, piece: bytes) -> None:
+        self._digest.update(piece)
+        self._unwritten.append(piece)
+        self._offset += len(piece)
+        if self._offset - self._written >= AT_ONCE or len(self._unwritten) == MOST_PIECES:
+            self._flush()
+
+    def _flush(self) -> None:
+        done = os.writev(self._file.fileno(), self._unwritten)
+        if done < self._offset - self._written:  # a full disk, which says so only the next time
+            rest = memoryview(b"".join(self._unwritten))[done:]
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        self._unwritten.clear()
+        self._written = self._offset
 
     def __exit__(self, *error: Any) -> None:
         try:
             if error[0] is None:
                 end = 2 * tarfile.BLOCKSIZE
-                self._write(bytes(end + -(self._offset + end) % tarfile.RECORDSIZE))
+                self._append(bytes(end + -(self._offset + end) % tarfile.RECORDSIZE))
+                self._flush()
                 self.sha256 = self._digest.hexdigest()
             self._file.close()
         except OSError:  # a full disk
+            self._file.close()
             self._atomic.__exit__(*sys.exc_info())
             raise
         self._atomic.__exit__(*error)
+
+
+PADDING = bytes(tarfile.BLOCKSIZE)
+AT_ONCE = 1 << 20
+"""Bytes that are written together."""
+MOST_PIECES = 1000
+"""One call of the kernel takes 1,024."""
 
 
 def _header(name: str, size: int) -> bytes:

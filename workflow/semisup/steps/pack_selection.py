@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from semisup import memory, schemas, settings, tables, tars
 from semisup.images import ImageError
@@ -73,7 +74,9 @@ def main(
     try:
         with _processes(min(workers, len(starts))) as each:
             chosen = tables.read_rows(selection, schemas.SELECTION, mine)
-            cuts = [chosen.slice(start, per_shard).to_pylist() for start in starts]
+            cuts = [
+                chosen.take(np.arange(len(mine))[start : start + per_shard]) for start in starts
+            ]
             written = each(write_shard, paths, cuts)
             for shard_id, path, (packed, entry) in zip(shard_ids, paths, written, strict=True):
                 rows += [(shard_id, index, sample) for index, sample in enumerate(packed)]
@@ -138,12 +141,12 @@ def _remove_parts_from(num_parts: int, folder: Path, manifest: Path, samples: Pa
             shutil.rmtree(part, ignore_errors=True)
 
 
-def write_shard(path: Path, rows: list[dict[str, Any]]) -> tuple[list[tars.Sample], dict[str, Any]]:
+def write_shard(path: Path, selected: pa.Table) -> tuple[list[tars.Sample], dict[str, Any]]:
     """Write one tar: for each row its image, its class (``cls``) and where it came from (``json``).
 
     Returns the samples, and the tar's size, SHA-256 and number of samples for the manifest.
     """
-    packed = []
+    packed, rows = [], selected.to_pylist()
     with tars.Writer(path) as tar:
         for i, row in enumerate(rows):
             if i % ANNOUNCED == 0:
