@@ -169,6 +169,15 @@ def test_the_limit_of_pixels_may_be_another() -> None:
         decode(content, max_pixels=19)
 
 
+def test_a_jpeg_of_hundreds_of_scans_is_refused() -> None:
+    """Fourteen bytes of one cost as much as decoding the image."""
+    content = encode(np.zeros((64, 64, 3), np.uint8), "JPEG", progressive=True)
+    last = content[content.rindex(b"\xff\xda") : -2]
+    some = content[:-2] + 20 * last + b"\xff\xd9"
+    assert decode(some).shape == (64, 64, 3)
+    assert kind(content[:-2] + 200 * last + b"\xff\xd9") == "too_many_scans"
+
+
 KINDS = {
     "unsupported_mode",
     "not_an_image",
@@ -176,6 +185,7 @@ KINDS = {
     "decode_error",
     "too_many_pixels",
     "too_thin",
+    "too_many_scans",
     "empty",
 }
 

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import io
 import os
@@ -451,9 +452,47 @@ def test_joined_tars_are_read_up_to_the_first_end_and_say_so(tmp_path: Path, who
     assert "joined tars" in found[-1].reason
 
 
-def test_zeros_after_the_end_are_no_damage(tmp_path: Path, whole: Path) -> None:
-    (tmp_path / "a.tar").write_bytes(whole.read_bytes() + bytes(50_000))
-    assert [s.status for s in read(tmp_path / "a.tar", num_classes=2)] == [OK] * len(WHOLE)
+@given(st.integers(1, 60))
+def test_the_zeros_that_fill_a_record_are_no_damage(tmp_path: Path, blocks: int) -> None:
+    write_tar(tmp_path / "a.tar", [("a", {"jpg": bytes(512 * blocks)})])
+    assert [s.status for s in read(tmp_path / "a.tar")] == [OK]
+
+
+def test_zeros_where_samples_should_be_are_lost_samples(tmp_path: Path, whole: Path) -> None:
+    """A download that had its size before its bytes."""
+    content = whole.read_bytes()
+    for kept in (0, content.index(b"cls") - 512 // 2):
+        start = kept // 512 * 512
+        (tmp_path / "a.tar").write_bytes(content[:start] + bytes(50_000))
+        found = read(tmp_path / "a.tar", num_classes=2)
+        assert found[-1].status == TRUNCATED_TAR
+        assert "zeros from byte" in found[-1].reason
+
+
+def test_an_error_of_the_disk_is_no_damage_of_the_tar(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which would be recorded for good."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(tars._Bounded, "read", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        read(whole)
+
+
+def test_an_image_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    header = tars.member_header("a.jpg", tars.MAX_BYTES + 1)
+    with open(tmp_path / "a.tar", "wb") as file:
+        file.write(header)
+        file.truncate(512 + tars.MAX_BYTES + 512 + 1024)  # sparse: it takes no disk
+    tracemalloc.start()
+    (found,) = read(tmp_path / "a.tar")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (found.status, peak < 10_000_000) == (tars.TOO_LARGE, True)
+    assert "1,073,741,825 bytes are more than" in found.reason
 
 
 def test_an_empty_tar_has_no_samples(tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ MAX_PIXELS = 89_478_485
 MAX_ASPECT = 100
 """Largest ratio of the sides: resizing the shorter one would blow a thin image up."""
 
+MAX_SCANS = 100
+"""Most scans of a progressive JPEG, which has about ten: fourteen bytes of one go over all pixels."""
+
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
 """What Pillow may take the bytes for; never the formats that call other programs."""
 
@@ -36,9 +39,9 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """RGB pixels as uint8 of shape (height, width, 3).
 
     CMYK, palette, greyscale and alpha are converted; 16-bit grey keeps its upper byte. Raises
-    ImageError with kind ``empty``, ``not_an_image``, ``too_many_pixels``, ``too_thin`` or
-    ``unsupported_mode`` (told by the header, nothing is allocated), ``truncated_image`` or
-    ``decode_error``.
+    ImageError with kind ``empty``, ``not_an_image``, ``too_many_pixels``, ``too_thin``,
+    ``too_many_scans`` or ``unsupported_mode`` (told before anything is allocated),
+    ``truncated_image`` or ``decode_error``.
     """
     with _opened(content, max_pixels) as image:
         image.load()
@@ -61,6 +64,8 @@ def _opened(content: bytes, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 _check_size(*image.size, max_pixels)
                 _check_mode(image.mode)
+                if "progressive" in image.info:
+                    _check_scans(content)
                 yield image
     except ImageError:
         raise
@@ -82,6 +87,11 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageError(
             "too_thin", f"{width} x {height}: one side is {MAX_ASPECT} times the other"
         )
+
+
+def _check_scans(content: bytes) -> None:
+    if (scans := content.count(b"\xff\xda")) > MAX_SCANS:
+        raise ImageError("too_many_scans", f"{scans:,} scans are more than {MAX_SCANS}")
 
 
 def _check_mode(mode: str) -> None:

@@ -1,5 +1,6 @@
 """WebDataset tars: what samples they hold and where, and tars with deterministic bytes."""
 
+import errno
 import hashlib
 import os
 import re
@@ -22,6 +23,16 @@ MISSING_IMAGE = "missing_image"
 TRUNCATED_TAR = "truncated_tar"
 BAD_LABEL = "bad_label"
 READ_ERROR = "read_error"
+TOO_LARGE = "too_large"
+
+MAX_BYTES = 1 << 30
+"""Largest image read, in bytes: more than its largest pixels take, less than would fill a memory."""
+
+MAX_HEADER = 1 << 20
+"""Largest name or PAX header read, in bytes."""
+
+MAX_ZEROS = tarfile.RECORDSIZE + 2 * tarfile.BLOCKSIZE
+"""Zero bytes at the end of a tar that mark it and fill its last record; more were to be samples."""
 
 
 class Sample(NamedTuple):
@@ -58,7 +69,8 @@ def read_shard(path: Path, num_classes: int | None) -> Shard:
 
     With ``num_classes`` the label is read from the ``.cls`` member and must be below it; with None
     no label is read. A truncated tar keeps its whole samples; what it was cut in is a sample with
-    status ``truncated_tar``. Raises OSError when the file cannot be read.
+    status ``truncated_tar``, and so are zeros where samples should be, as a download that had its
+    size before its bytes leaves them. Raises OSError when the file cannot be read.
     """
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -71,14 +83,15 @@ def read_shard(path: Path, num_classes: int | None) -> Shard:
 
 
 class _Bounded:
-    """A file that is asked for no more than it has: headers claim terabytes, and tarfile believes."""
+    """A file that is asked for no more than it has, and than a header may take: headers claim
+    terabytes, and tarfile believes."""
 
     def __init__(self, file: BinaryIO, size_bytes: int) -> None:
         self.seek, self.tell = file.seek, file.tell
         self._file, self._size_bytes = file, size_bytes
 
     def read(self, size: int) -> bytes:
-        return self._file.read(min(size, max(self._size_bytes - self.tell(), 0)))
+        return self._file.read(min(size, MAX_HEADER, max(self._size_bytes - self.tell(), 0)))
 
 
 def _list_members(file: BinaryIO, size_bytes: int) -> tuple[list[_Member], str]:
@@ -105,6 +118,8 @@ def _list_members(file: BinaryIO, size_bytes: int) -> tuple[list[_Member], str]:
                     return members, ""
             return members, _check_end(file, int(tar.offset))
     except Exception as error:  # tarfile raises anything on crafted headers
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # an offset they made up
+            raise
         return members, f"tar cannot be read further: {error or type(error).__name__}"
 
 
@@ -119,6 +134,8 @@ def _check_end(file: BinaryIO, offset: int) -> str:
     while chunk := file.read(1 << 20):
         if chunk.count(0) < len(chunk):
             return f"the tar ends at byte {offset:,} but more follows: joined tars, or damage"
+    if (zeros := file.tell() - offset) > MAX_ZEROS:
+        return f"nothing but {zeros:,} zeros from byte {offset:,}: never written, or lost"
     return ""
 
 
@@ -159,6 +176,8 @@ def _read_sample(file: BinaryIO, group: list[_Member], num_classes: int | None) 
     if image is None:
         found = ", ".join(member.extension for member in group)
         return sample(label, MISSING_IMAGE, f"no member with an image suffix, only: {found}")
+    if image.size_bytes > MAX_BYTES:
+        return sample(label, TOO_LARGE, f"{image.size_bytes:,} bytes are more than {MAX_BYTES:,}")
     file.seek(image.offset)
     content = file.read(image.size_bytes)
     return sample(label, BAD_LABEL if problem else OK, problem, content)

@@ -37,7 +37,8 @@ def main(settings: settings.IndexShards, manifest: Path, samples: Path) -> None:
                 "num_samples": len(shard.samples),
             }
         )
-        log.info("%s: %d samples", path, len(shard.samples))
+        level = logging.INFO if shard.samples else logging.WARNING
+        log.log(level, "%s: %d samples", path, len(shard.samples))
     write_samples(samples, rows)
     statuses = dict(Counter(sample.status for _, _, sample in rows))
     write_manifest(manifest, samples, settings.dataset, settings, shards, statuses)
