@@ -186,3 +186,11 @@ def test_a_part_may_fail_up_to_its_rate_and_no_further() -> None:
     ):
         books.check_failures("u", of_part, 0.29)
     books.check_failures("nothing", {}, 0.0)
+    with pytest.raises(DataError, match=r"20 of 27 samples failed \(17 lost behind the end"):
+        books.check_failures("u", of_part, 0.3, num_lost=17)
+
+
+def test_a_cut_tar_has_lost_what_the_others_have() -> None:
+    assert books.lost_in_cut_tars([10, 12, 3, 0, 20], [False, False, True, True, True]) == 8 + 11
+    assert books.lost_in_cut_tars([5, 5], [False, False]) == 0
+    assert books.lost_in_cut_tars([5, 5], [True, True]) == 0

@@ -410,8 +410,30 @@ def test_a_part_with_too_few_scores_is_refused(chain: Chain) -> None:
     path = chain.folder / "part-00001.parquet"
     table = tables.read_table(path, schemas.SCORES).slice(1)
     tables.write_table(path, {n: table[n] for n in table.column_names}, schemas.SCORES)
-    with pytest.raises(DataError, match=r"part-00001\.parquet: up to here 43 scores for 22 images"):
+    with pytest.raises(
+        DataError, match=r"part-00001\.parquet: 15 scores for 8 images of 2 classes"
+    ):
         chain.count()
+
+
+def test_a_score_of_one_shard_instead_of_another_s_is_refused(chain: Chain) -> None:
+    """Though there are as many as there should be."""
+    path = chain.folder / "part-00000.parquet"
+    table = tables.read_table(path, schemas.SCORES)
+    shard_ids = table["shard_id"].to_numpy()
+    last, first = np.flatnonzero(shard_ids == 1)[:1], np.flatnonzero(shard_ids == 0)[:1]
+    assert len(last), "a part of two shards"
+    rows = np.arange(len(table))
+    rows[last] = first
+    table = table.take(rows)
+    tables.write_table(path, {n: table[n] for n in table.column_names}, schemas.SCORES)
+    with pytest.raises(DataError, match="shard 0 is the first that is wrong"):
+        chain.count()
+
+
+def test_a_cut_tar_has_lost_samples_that_have_no_row() -> None:
+    shard_id, status = np.repeat([0, 1], [9, 3]), np.array(["ok"] * 11 + ["truncated_tar"])
+    assert count_images._count_lost(shard_id, status, [{"shard_id": 0}, {"shard_id": 1}]) == 7
 
 
 def test_fewer_classes_per_image_or_images_per_class_are_a_subset(chain: Chain) -> None:

@@ -19,16 +19,34 @@ def _terms(counts: Mapping[str, int]) -> tuple[Term, ...]:
     return tuple(Term(words(name), count) for name, count in counts.items())
 
 
-def check_failures(what: str, statuses: Mapping[str, int], max_failure_rate: float) -> None:
-    """Raises DataError where more samples of a part have failed than its dataset allows."""
+def check_failures(
+    what: str, statuses: Mapping[str, int], max_failure_rate: float, num_lost: int = 0
+) -> None:
+    """Raises DataError where more samples of a part have failed than its dataset allows.
+
+    ``num_lost``: samples without a row, as they stood behind the place where a tar was cut.
+    """
     failed = Counter({status: n for status, n in statuses.items() if status != tars.OK})
-    total = sum(statuses.values())
+    if num_lost:
+        failed["lost behind the end of cut tars, by the others' average"] = num_lost
+    total = sum(statuses.values()) + num_lost
     if failed.total() > max_failure_rate * total:
         kinds = ", ".join(f"{count} {kind}" for kind, count in failed.most_common())
         raise DataError(
             f"{what}: {failed.total()} of {total} samples failed ({kinds}), more than "
             f"max_failure_rate {max_failure_rate:g} of this dataset allows. Mend the tars, or raise it."
         )
+
+
+def lost_in_cut_tars(num_samples: Sequence[int], is_cut: Sequence[bool]) -> int:
+    """About how many samples some tars lost when they were cut: what each lacks to the average whole
+    tar of its part; 0 where no tar is whole. ``num_samples``: whole ones, of each tar."""
+    whole = [n for n, cut in zip(num_samples, is_cut, strict=True) if not cut]
+    if not whole:
+        return 0
+    average = sum(whole) // len(whole)
+    cut = [n for n, cut in zip(num_samples, is_cut, strict=True) if cut]
+    return sum(max(average - n, 0) for n in cut)
 
 
 def add_statuses(manifests: Iterable[Manifest]) -> dict[str, int]:

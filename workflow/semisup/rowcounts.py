@@ -15,14 +15,26 @@ MAX_COUNTS = 1000
 
 def count_rows(table: pa.Table) -> str:
     """The rows of a table, in all and of each shard where it has a column of them, as JSON."""
-    counts: dict[str, object] = {"total": len(table)}
-    if "shard_id" in table.column_names and len(table):
-        shard_ids = table["shard_id"].to_numpy()
-        first = int(shard_ids.min())
-        step = (int(shard_ids.max()) - first) // MAX_COUNTS + 1
-        of_shards = np.bincount((shard_ids - first) // step)
-        counts |= {"first_shard": first, "shards_a_count": step, "counts": of_shards.tolist()}
-    return json.dumps(counts)
+    if "shard_id" not in table.column_names:
+        return json.dumps({"total": len(table)})
+    return json.dumps(count_shards(table["shard_id"].to_numpy()))
+
+
+def count_shards(shard_ids: np.ndarray) -> dict[str, Any]:
+    """What a footer says of a table with this column."""
+    if not len(shard_ids):
+        return {"total": 0}
+    first = int(shard_ids.min())
+    step = (int(shard_ids.max()) - first) // MAX_COUNTS + 1
+    counts = np.bincount((shard_ids - first) // step).tolist()
+    of_shards = {"first_shard": first, "shards_a_count": step, "counts": counts}
+    return {"total": len(shard_ids)} | of_shards
+
+
+def written(file: pq.ParquetFile) -> dict[str, Any]:
+    """What the footer of a table says, whose rows are all there."""
+    found: dict[str, Any] = json.loads(file.metadata.metadata[KEY.encode()])
+    return found
 
 
 def difference(file: pq.ParquetFile) -> str:

@@ -219,10 +219,15 @@ def _describe(schema: pa.Schema) -> str:
 
 def count_rows(path: Path) -> int:
     """Rows of a table, from its footer; raises DataError when they are not those it was written with."""
+    return int(count_shards(path)["total"])
+
+
+def count_shards(path: Path) -> dict[str, Any]:
+    """Rows of a table in all and by shard, as rowcounts.count_shards; raises what count_rows does."""
     try:
         with pq.ParquetFile(path) as file:
             _check_rows(path, file)
-            return int(file.metadata.num_rows)
+            return rowcounts.written(file)
     except (pa.ArrowException, OSError) as error:
         raise unreadable(path, error) from error
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semisup import books, schemas, settings, tables, tars
+from semisup import books, rowcounts, schemas, settings, tables, tars
 from semisup.samples import read_samples
 from semisup.scores import ScoreTable
 from semisup.steps import run
@@ -45,16 +46,12 @@ def main(
         check_shards(images_path, images, manifest["shards"])
         status = images["status"].cast(pa.string())
         of_part = Counter(status.to_pylist())
-        books.check_failures(str(images_path), of_part, settings.max_failure_rate)
+        num_lost = _count_lost(
+            images["shard_id"].to_numpy(), np.asarray(status), manifest["shards"]
+        )
+        books.check_failures(str(images_path), of_part, settings.max_failure_rate, num_lost)
         statuses.update(of_part)
-        num_score_rows += tables.count_rows(scores_path)
-        if num_score_rows != statuses[tars.OK] * settings.classes_per_image:
-            raise DataError(
-                f"{scores_path}: up to here {num_score_rows} scores for {statuses[tars.OK]} images "
-                f"of {settings.classes_per_image} classes each"
-                f"{_wrong_shard(scores_path, images, settings.classes_per_image)}. "
-                "Delete this file and run again."
-            )
+        num_score_rows += _check_scores(scores_path, images, settings.classes_per_image)
         table = ScoreTable(scores_path)
         numerics.add(table.numerics())
         best = table.num_best()
@@ -78,6 +75,15 @@ def main(
     log.info("%d samples: %s", num_samples, dict(statuses))
 
 
+def _count_lost(shard_id: np.ndarray, status: np.ndarray, shards: list[dict[str, Any]]) -> int:
+    """Samples of a part without a row, as their tar was cut before them."""
+    cut = np.unique(shard_id[status == tars.TRUNCATED_TAR])
+    whole = [
+        int(((shard_id == s["shard_id"]) & (status != tars.TRUNCATED_TAR)).sum()) for s in shards
+    ]
+    return books.lost_in_cut_tars(whole, [s["shard_id"] in cut for s in shards])
+
+
 def check_shards(path: Path, images: pa.Table, shards: list[dict[str, Any]]) -> None:
     """Each shard has the rows its manifest says, numbered without gap or repetition."""
     identities = tables.identity(images)
@@ -95,15 +101,21 @@ def check_shards(path: Path, images: pa.Table, shards: list[dict[str, Any]]) -> 
         raise DataError(f"{path}: holds rows of shards that are not in its manifest.")
 
 
-def _wrong_shard(scores: Path, images: pa.Table, classes_per_image: int) -> str:
-    """The first shard whose images have not all their scores, in words."""
+def _check_scores(path: Path, images: pa.Table, classes_per_image: int) -> int:
+    """The number of scores: of each shard as many as its ok images have classes."""
     ok = np.asarray(pc.equal(images["status"].cast(pa.string()), tars.OK))
-    wanted = np.bincount(images["shard_id"].to_numpy()[ok]) * classes_per_image
-    shard_ids = tables.read_table(scores, schemas.SCORES, ["shard_id"])["shard_id"].to_numpy()
-    found = np.bincount(shard_ids, minlength=len(wanted))
-    wanted = np.pad(wanted, (0, len(found) - len(wanted)))
-    wrong = np.flatnonzero(found != wanted)[:1]
-    return "".join(f"; shard {i}: {found[i]} instead of {wanted[i]}" for i in wrong)
+    shard_ids = images["shard_id"].to_numpy()[ok]
+    wanted = rowcounts.count_shards(np.repeat(shard_ids, classes_per_image))
+    found = tables.count_shards(path)
+    if found != wanted:
+        of_shards = zip_longest(found.get("counts", ()), wanted.get("counts", ()), fillvalue=0)
+        place = next((i for i, (one, other) in enumerate(of_shards) if one != other), 0)
+        shard = wanted.get("first_shard", 0) + place * wanted.get("shards_a_count", 1)
+        raise DataError(
+            f"{path}: {found['total']} scores for {len(shard_ids)} images of {classes_per_image} "
+            f"classes each; shard {shard} is the first that is wrong. Delete this file and run again."
+        )
+    return int(found["total"])
 
 
 def _failures(images: pa.Table, manifest: Path, failed: np.ndarray) -> dict[str, np.ndarray]:
