@@ -157,18 +157,23 @@ def test_a_lost_or_doubled_packed_sample_is_found(packed: int) -> None:
 
 
 def test_a_training_that_stopped_early_is_found() -> None:
-    assert balanced(books.training_books("student/pretrain", Processed(100, 98, 2), 100, 10))
-    assert not balanced(books.training_books("student/pretrain", Processed(90, 90, 0), 100, 10))
+    assert balanced(books.training_books("student/pretrain", Processed(100, 10, 98, 2), 100, 10))
+    assert not balanced(books.training_books("student/pretrain", Processed(90, 10, 90, 0), 100, 10))
 
 
 @pytest.mark.parametrize("loaded", [99, 101])
 def test_an_image_the_loader_lost_or_gave_twice_is_found(loaded: int) -> None:
-    done = Processed(100, loaded, 0)
+    done = Processed(100, 30, loaded, 0)
+    assert not balanced(books.training_books("student/pretrain", done, 100, 30))
+
+
+def test_a_sample_that_no_pass_has_is_found() -> None:
+    done = Processed(100, 29, 100, 0)
     assert not balanced(books.training_books("student/pretrain", done, 100, 30))
 
 
 def test_a_training_says_how_often_it_saw_each_sample() -> None:
-    (row,) = books.training_books("student/pretrain", Processed(25, 25, 0), 25, 10).rows
+    (row,) = books.training_books("student/pretrain", Processed(25, 10, 25, 0), 25, 10).rows
     assert row.note == "2.5 passes"
 
 

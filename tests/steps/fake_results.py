@@ -14,6 +14,7 @@ from semisup import schemas, settings, tables, tars
 from semisup.checks import load_config, trainings
 from semisup.metrics import wilson_interval
 from semisup.plan import Plan
+from semisup.report.accounts import count_labelled
 from semisup.samples import read_samples
 from semisup.steps import index_shards
 
@@ -196,9 +197,11 @@ def _measure_leaks(plan: Plan) -> None:
 
 def _train(plan: Plan, name: str, stage: str) -> None:
     images = plan.recipe(name, stage).images
+    samples = count_labelled(plan, trainings(plan.config.models[name])[stage].on)
     metrics = {
         "step": [1, 2],
         "images": [images // 2, images],
+        "samples": [samples, samples],
         "lr": [0.1, 0.0],
         "loss": [2.0, 1.0],
         "top1": [0.5, 0.75],

@@ -238,9 +238,11 @@ def packing_books(summary: Summary, packed: Sequence[Manifest], num_table_rows: 
 
 
 class Processed(NamedTuple):
-    """Images a stage has gone through; of them those its loader gave to the network, and the rest."""
+    """Images a stage has gone through, those a pass has by its loader; of the first those its loader
+    gave to the network, and the rest."""
 
     images: int
+    samples: int
     loaded: int
     failed: int
 
@@ -255,6 +257,11 @@ def training_books(stage: str, done: Processed, budget: int, packed: int) -> Led
     return Ledger(
         [Row(f"images {stage} was trained on", done.loaded, "use", note)],
         [
+            equal(
+                f"{stage}: a pass has all samples",
+                Term("of a pass", done.samples),
+                Term("samples", packed),
+            ),
             equal(
                 f"{stage} used its budget", Term("processed", done.images), Term("budget", budget)
             ),

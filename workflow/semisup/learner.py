@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from semisup import devices, models, optim, transforms
 from semisup.config import Recipe
 from semisup.distributed import Ranks
-from semisup.loader import Batch
+from semisup.loader import Batch, refuse_unread
 from semisup.order import TrainingOrder
 
 log = logging.getLogger("semisup")
@@ -75,6 +75,7 @@ class Learner:
         """Those of a micro-batch. ``num_images``: of the global batch, over which the loss is a mean."""
         for row, kind, reason in batch.failures:
             log.warning("image left out: row %d, %s: %s", row, kind, reason)
+        refuse_unread(batch)
         ranks, recipe = self.ranks, self.recipe
         number = forward_pass * ranks.num_ranks + ranks.rank
         torch.manual_seed(self.seed + step + (number << 40))  # of dropout and mixing

@@ -11,9 +11,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from semisup import images, transforms
+from semisup import images, tars, transforms
 from semisup.order import TrainingOrder
 from semisup.samples import Samples, read_range, will_read
+from semisup.tables import DataError
 
 Look = Callable[[torch.Tensor], torch.Tensor]
 """From the pixels of an image, uint8 (3, height, width), to what a batch holds of it."""
@@ -29,6 +30,19 @@ class Batch(NamedTuple):
     images_NCHW: torch.Tensor  # uint8
     failures: list[tuple[int, str, str]]
     more: list[torch.Tensor] = []
+
+
+def refuse_unread(batch: Batch) -> None:
+    """Raises DataError where an image that is there could not be read: it may be readable again.
+
+    Without it something else would be learned or measured than in a run that nothing disturbed.
+    """
+    unread = [reason for _, kind, reason in batch.failures if kind == tars.READ_ERROR]
+    if unread:
+        raise DataError(
+            f"{len(unread)} images of a batch cannot be read any more: {unread[0]}. Restore the file "
+            "or its disk, and run again; what was done is taken over."
+        )
 
 
 Plan = Callable[[Any], tuple[np.ndarray, np.ndarray | None]]

@@ -322,6 +322,7 @@ METRICS = pa.schema(
     [
         _field("step", pa.int64(), "optimiser steps so far"),
         _field("images", pa.int64(), "images processed so far"),
+        _field("samples", pa.int64(), "images of a whole pass over the data"),
         _field("lr", pa.float64(), "learning rate in force"),
         _field("loss", pa.float64(), "mean training loss since the row before"),
         _field("top1", pa.float64(), "training accuracy since the row before, in [0, 1]"),

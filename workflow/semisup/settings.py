@@ -68,7 +68,7 @@ class ImportWeights(Settings):
 class Train(Settings):
     """``recipe.images`` is the budget in force, also for a budget-matched baseline."""
 
-    version: Literal[4] = 4
+    version: Literal[5] = 5
     arch: str
     image_size: int
     resize: int

@@ -115,7 +115,7 @@ def train(
             everything = [each for of_rank, _ in of_all for each in of_rank]
             _check_finite(what, everything, recipe)
             if is_row:
-                metrics.append(_row(everything, metrics, step, done, lr))
+                metrics.append(_row(everything, metrics, step, done, lr) | {"samples": len(rows)})
                 passes, of_all = [], [([], due) for _, due in of_all]
                 if is_first:
                     progress.update(done, f"loss {metrics[-1]['loss']:.3f}  lr {lr:.4f}")

@@ -98,10 +98,19 @@ def account_for_dataset(
         if chooses:
             note = f"{row['num_images']:,} measured"
             ledger.rows.append(Row(f"choosing {stage}", num_samples, "use", note))
-    readable = books.add_statuses(manifests)[tars.OK]
-    ledger += account_for_trainings(plan, name, readable, processed)
+    ledger += account_for_trainings(plan, name, count_labelled(plan, name), processed)
     prove(f"dataset {name}", ledger.equations)
     return Account(name, ledger, num_samples)
+
+
+def count_labelled(plan: Plan, name: str) -> int:
+    """Images to learn from, as the samples tables have them."""
+    count = 0
+    for path in plan.samples(name):
+        table = tables.read_table(Path(path), schemas.SAMPLES, ["status", "label"])
+        ok = pc.equal(table["status"].cast(pa.string()), tars.OK)
+        count += pc.sum(pc.and_(ok, pc.is_valid(table["label"]))).as_py() or 0
+    return count
 
 
 def check_packed(manifests: list[Manifest]) -> None:

@@ -56,9 +56,9 @@ def count_processed(plan: Plan) -> dict[tuple[str, str], Processed]:
     for name, model in plan.config.models.items():
         for stage in trainings(model):
             path = Path(f"{plan.results}/models/{name}/{stage}/metrics.parquet")
-            table = tables.read_table(path, schemas.METRICS, ["images", "loaded", "failed"])
+            table = tables.read_table(path, schemas.METRICS, [*Processed._fields])
             last = table.slice(len(table) - 1).to_pylist() if len(table) else []
-            counts[name, stage] = Processed(**last[0]) if last else Processed(0, 0, 0)
+            counts[name, stage] = Processed(**last[0]) if last else Processed(0, 0, 0, 0)
     return counts
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from semisup import inference, loader, memory, metrics, models, schemas, settings, tables
+from semisup.loader import refuse_unread
 from semisup.progress import Progress
 from semisup.samples import Samples, check_tars, labelled_rows, read_samples
 from semisup.steps import run
@@ -34,7 +35,7 @@ def main(
         own = [path for path in manifests if tables.read_json(path)["dataset"] == dataset]
         samples = read_samples(own)
         check_tars(samples)
-        columns = predict_dataset(samples, model, predict, settings.batch_size, workers)
+        columns, num_failed = predict_dataset(samples, model, predict, settings.batch_size, workers)
         num_images = len(columns["label"])
         ranks = columns["label_rank"]
         row = {
@@ -42,7 +43,7 @@ def main(
             "stage": settings.stage,
             "dataset": dataset,
             "num_images": num_images,
-            "num_failed": len(samples.table) - num_images,
+            "num_failed": num_failed,
         }
         for name, k in (("top1", 1), ("top5", 5)):
             correct = int((ranks <= k).sum())
@@ -72,9 +73,11 @@ def predict_dataset(
     predict: models.Predictor,
     batch_size: int,
     workers: int,
-) -> dict[str, np.ndarray]:
-    """Columns of the predictions of one dataset, for the images that can be decoded."""
+) -> tuple[dict[str, np.ndarray], int]:
+    """Columns of the predictions of one dataset, for the images that can be decoded, and how many
+    samples cannot: without a label, found broken by the index, or counted by the loader."""
     rows = labelled_rows(samples)
+    num_failed = len(samples.table) - len(rows)
     labels = samples.table["label"].fill_null(-1).to_numpy()
     blocks: list[dict[str, np.ndarray]] = []
     done, progress = 0, Progress(f"evaluate on {samples.dataset}", len(rows))
@@ -82,6 +85,8 @@ def predict_dataset(
         samples, rows, model.image_size, model.resize, batch_size, workers
     )
     for batch in batches:
+        refuse_unread(batch)
+        num_failed += len(batch.failures)
         done += len(batch.rows) + len(batch.failures)
         progress.update(done)
         if not len(batch.rows):
@@ -101,7 +106,8 @@ def predict_dataset(
             }
         )
     names = schemas.PREDICTIONS.names[1:]
-    return {n: np.concatenate([b[n] for b in blocks] or [np.empty(0, np.int32)]) for n in names}
+    columns = {n: np.concatenate([b[n] for b in blocks] or [np.empty(0, np.int32)]) for n in names}
+    return columns, num_failed
 
 
 if __name__ == "__main__":

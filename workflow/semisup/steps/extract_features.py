@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
@@ -39,8 +40,20 @@ def main(
         settings.batch_size,
         workers,
     )
+    _refuse_unread(committed)
     write_part(committed, features, images)
     committed.discard()
+
+
+def _refuse_unread(committed: passes.Committed) -> None:
+    """An image that is scored but was not compared could be selected, whatever it is a copy of."""
+    found = committed.read(["status", "reason"])
+    unread = found.filter(pc.equal(found["status"].cast(pa.string()), tars.READ_ERROR))
+    if len(unread):
+        raise DataError(
+            f"{len(unread)} images could not be read: {unread['reason'][0]}. Restore the file or its "
+            "disk, and run again; all other shards are done."
+        )
 
 
 class FeatureMaker:
