@@ -6,6 +6,7 @@ processors round otherwise, compared to a thousandth.
 
 import hashlib
 import json
+import math
 import os
 import sys
 import tempfile
@@ -379,6 +380,32 @@ STEPS: dict[type[settings.Settings], Callable[[], str | list[Any]]] = {
     settings.Report: of_report,
 }
 
+
+def same(before: str | list[Any], now: str | list[Any]) -> bool:
+    """Numbers to a thousandth, as processors round them in their own ways."""
+    if isinstance(before, str) or isinstance(now, str) or len(before) != len(now):
+        return before == now
+    return all(
+        one == other
+        if isinstance(one, str)
+        else math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-3)
+        for one, other in zip(before, now, strict=True)
+    )
+
+
+def unversioned(before: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]]) -> list[str]:
+    """Steps that make something else than before under the same version."""
+    return [
+        name
+        for name in before.keys() & now.keys()
+        if before[name]["version"] == now[name]["version"]
+        and not same(before[name]["made"], now[name]["made"])
+    ]
+
+
 if __name__ == "__main__":
-    GOLDEN.write_text(json.dumps(record(), indent=1) + "\n")
+    now = record()
+    if wrong := unversioned(json.loads(GOLDEN.read_text()), now):
+        sys.exit(f"{', '.join(wrong)}: other results, same version. Raise it in settings.py first.")
+    GOLDEN.write_text(json.dumps(now, indent=1) + "\n")
     print(f"{GOLDEN}: what {len(STEPS)} steps make")

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from semisup import images, loader, transforms
+from semisup import images, loader, tars, transforms
+from semisup.tables import DataError
 from small import encode
 
 
@@ -49,6 +50,17 @@ def test_damaged_jpegs_have_the_verdict_of_pillow() -> None:
         with pytest.raises(images.ImageError) as found:
             loader.decode(whole[:length])
         assert (found.value.kind, str(found.value)) == (expected.value.kind, str(expected.value))
+
+
+def test_an_image_that_cannot_be_read_is_no_image_to_leave_out() -> None:
+    empty = torch.empty(0, 3, 8, 8)
+    corrupt = (3, "truncated_image", "cut")
+    loader.refuse_unread(loader.Batch(np.empty(0), empty, [corrupt]))
+    with pytest.raises(
+        DataError, match=r"1 images of a batch cannot be read any more: a\.tar: gone"
+    ):
+        unread = (4, tars.READ_ERROR, "a.tar: gone")
+        loader.refuse_unread(loader.Batch(np.empty(0), empty, [corrupt, unread]))
 
 
 def test_a_jpeg_that_claims_gigapixels_is_refused_from_its_header() -> None:

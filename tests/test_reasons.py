@@ -34,8 +34,18 @@ def test_keys_of_sections_have_dots_and_keys_that_came_or_went_are_said() -> Non
 
 
 def test_long_values_are_cut() -> None:
-    reason = explained({"classes": list(range(1000))}, {"classes": list(range(999))})
-    assert len(reason) < 250
+    assert len(explained({"folder": 1000 * "a"}, {"folder": 999 * "b"})) < 250
+
+
+def test_of_long_lists_the_lengths_and_the_first_that_differs_are_said() -> None:
+    shards = [f"{i:05d}.tar" for i in range(200)]
+    assert explained({"shards": shards[:-1]}, {"shards": shards}).endswith(
+        "execution: len(shards): 199 → 200"
+    )
+    renamed = [*shards[:-1], "last.tar"]
+    assert explained({"shards": shards}, {"shards": renamed}).endswith(
+        'execution: shards[199]: "00199.tar" → "last.tar"'
+    )
 
 
 @given(st.text(max_size=30), st.text(max_size=30))

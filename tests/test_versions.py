@@ -2,7 +2,6 @@
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +37,15 @@ def test_what_a_step_makes_changes_only_with_its_version(
     before, now = RECORDED[name], made[name]
     if before["version"] != now["version"]:
         pytest.fail(f"the version of {name} is new; {RECORD}")
-    expected = before["made"]
-    if not isinstance(expected, str):
-        close = partial(pytest.approx, rel=1e-3, abs=1e-3)
-        expected = [one if isinstance(one, str) else close(one) for one in expected]
-    assert now["made"] == expected, (
+    assert golden.same(before["made"], now["made"]), (
         f"{name} makes something else of the same input. If that is meant, raise its version in "
         f"settings.py and {RECORD}"
     )
+
+
+def test_other_results_of_the_same_version_are_not_recorded() -> None:
+    before = {"A": {"version": 1, "made": "x"}, "B": {"version": 1, "made": [1.0, "y"]}}
+    assert golden.unversioned(before, {**before, "B": {"version": 1, "made": [1.0001, "y"]}}) == []
+    assert golden.unversioned(before, {"A": {"version": 2, "made": "z"}}) == []
+    assert golden.unversioned(before, {"A": {"version": 1, "made": "z"}}) == ["A"]
+    assert golden.unversioned(before, {"B": {"version": 1, "made": [1.1, "y"]}}) == ["B"]

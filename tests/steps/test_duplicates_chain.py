@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from conftest import Dataset, make_jpeg
-from semisup import loader, models, passes, schemas, settings, tables, transforms
+from semisup import loader, models, passes, schemas, settings, tables, tars, transforms
 from semisup.copies import Source, same_pixels
 from semisup.features import read_all
+from semisup.images import ImageError
 from semisup.planted import KINDS
 from semisup.steps import (
     calibrate_duplicates,
@@ -201,6 +202,25 @@ def test_an_image_of_which_the_descriptor_says_nothing_is_recorded(
     assert len(tables.read_table(tmp_path / "u" / "part-00000.parquet", schemas.FEATURES)) == 0
 
 
+def test_an_image_that_cannot_be_read_is_not_left_out_of_the_comparison(
+    tmp_path: Path, make_dataset: Dataset, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it may be scored, and selected, when the disk is back."""
+
+    def fail(*_: object) -> bytes:
+        raise ImageError(tars.READ_ERROR, "a.tar: Input/output error")
+
+    manifests = make_dataset([UNLABELED[0]], None)
+    with monkeypatch.context() as broken:
+        broken.setattr(loader, "read_range", fail)
+        with pytest.raises(
+            DataError, match=r"images could not be read: a\.tar: Input/output error"
+        ):
+            describe(tmp_path / "u", manifests, network)
+    assert not (tmp_path / "u" / "part-00000.parquet").exists()
+    describe(tmp_path / "u", manifests, network)
+
+
 def test_features_that_are_not_finite_are_refused_naming_shard_and_network(
     tmp_path: Path, make_dataset: Dataset, network: Path
 ) -> None:
@@ -367,6 +387,14 @@ def test_the_cut_of_leaks_is_what_removes_the_farthest(leaked: Path) -> None:
     assert summary["cut"] == pytest.approx(nearest.iloc[4])
     assert measure(leaked, remove={})[1]["cut"] == 2.0
     assert measure(leaked, leak_distance=0.25)[1]["cut"] == 0.25
+
+
+def test_an_image_without_feature_and_without_a_reason_fails_the_leaks(leaked: Path) -> None:
+    path = leaked / "features/net/test/part-00001.parquet"
+    table = tables.read_table(path, schemas.FEATURES).slice(1)
+    tables.write_table(path, {n: table[n] for n in table.column_names}, schemas.FEATURES)
+    with pytest.raises(DataError, match=r"test/part-00001\.parquet: \d features of \d images"):
+        measure(leaked)
 
 
 def test_pairs_that_may_have_been_dropped_are_said(leaked: Path) -> None:

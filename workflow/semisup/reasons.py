@@ -2,6 +2,7 @@
 it is the keys that changed, from what to what."""
 
 import ast
+import itertools
 import json
 import logging
 import re
@@ -52,11 +53,19 @@ def _in_words(before: Any, now: Any) -> list[str]:
 
 
 def _changes(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Each dotted key whose value differs, with both values."""
+    """Each dotted key whose value differs, with both values; of long lists the first that differs."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in sorted(before.keys() | now.keys()):
             below = f"{key}.{name}" if key else name
             yield from _changes(before.get(name, ABSENT), now.get(name, ABSENT), below)
+    elif before != now and _is_long(before) and _is_long(now):
+        if len(before) != len(now):
+            yield f"len({key})", len(before), len(now)
+        places = (
+            i for i, (one, other) in enumerate(zip(before, now, strict=False)) if one != other
+        )
+        for place in itertools.islice(places, 1):
+            yield f"{key}[{place}]", before[place], now[place]
     elif before != now:
         yield key, before, now
 
@@ -66,3 +75,7 @@ def _show(value: Any) -> str:
         return "absent"
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 3]}..."
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, list) and len(_show(value)) == MAX_LENGTH

@@ -12,6 +12,7 @@ from semisup.leaks import FEATURES, HASH, by_features, by_hash, leak_columns, re
 from semisup.removal import read_nearest
 from semisup.selection import closest_images
 from semisup.steps import run
+from semisup.tables import DataError
 
 log = logging.getLogger("semisup")
 
@@ -60,7 +61,7 @@ def main(
             "complete_to": complete_to,
             "repeated_hashes": by_chance,
             "not_compared": {
-                name: _not_compared(_parts(features / name, "images", num_parts))
+                name: _not_compared(features / name, num_parts)
                 for name, num_parts in sorted(settings.num_parts.items())
             },
         },
@@ -84,12 +85,20 @@ def _cut(settings: settings.MeasureLeaks, results: Path, unlabeled: str) -> floa
     return max(float(removed.max(initial=0)), remove.max_distance or 0.0)
 
 
-def _not_compared(paths: list[Path]) -> dict[str, int]:
-    """Samples without a feature, by status."""
+def _not_compared(folder: Path, num_parts: int) -> dict[str, int]:
+    """Samples without a feature, by status; raises DataError where one has neither."""
     counts: Counter[str] = Counter()
-    for path in paths:
+    for path, features in zip(
+        _parts(folder, "images", num_parts), _parts(folder, "part", num_parts), strict=True
+    ):
         status = tables.read_table(path, schemas.DESCRIBED, ["status"])["status"]
-        counts.update(status.cast(pa.string()).to_pylist())
+        of_part = Counter(status.cast(pa.string()).to_pylist())
+        if (found := tables.count_rows(features)) != of_part[tars.OK]:
+            raise DataError(
+                f"{features}: {found} features of {of_part[tars.OK]} images that have one by "
+                f"{path.name}; what is missing is not compared. Delete both and run again."
+            )
+        counts += of_part
     return {status: number for status, number in sorted(counts.items()) if status != tars.OK}
 
 
