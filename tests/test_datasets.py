@@ -210,6 +210,14 @@ def test_classes_that_cannot_be_are_refused(classes: int | list[str] | str, mess
         datasets.list_classes(classes)
 
 
+def test_names_that_do_not_fit_into_a_command_are_refused() -> None:
+    names = [f"{i} " + 100 * "a" for i in range(1000)]
+    with pytest.raises(
+        ValueError, match=r"names of 1,000 classes take more than the 100,000 bytes"
+    ):
+        datasets.list_classes(names)
+
+
 def test_a_file_of_classes_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"classes.txt' is not a text file in UTF-8"):

@@ -5,6 +5,7 @@ the whole pipeline can be laid out before any job runs.
 """
 
 import hashlib
+import json
 import math
 import os
 import re
@@ -21,6 +22,9 @@ MAX_NESTED_BRACES = 10
 
 MAX_CLASSES = 2**15
 """Class ids are stored in 16 bits."""
+
+MAX_NAMES = 100_000
+"""Bytes of all class names, as a command hands them over."""
 
 MAX_CIFAR10_LABELS = 50_000
 
@@ -157,6 +161,11 @@ def list_classes(classes: int | list[str] | str) -> list[str]:
         raise ValueError(f"{wrong} cannot be class names; each must be one line of text")
     if repeated := [name for name, count in Counter(names).items() if count > 1][:3]:
         raise ValueError(f"class names must differ; these stand twice: {', '.join(repeated)}")
+    if len(json.dumps(names)) > MAX_NAMES and not isinstance(classes, int):
+        raise ValueError(
+            f"the names of {len(names):,} classes take more than the {MAX_NAMES:,} bytes that fit into "
+            "a command; shorten them, or give just the number of the classes"
+        )
     return names
 
 

@@ -6,19 +6,45 @@ never in here. Raise a ``version`` when the step's results change for the same i
 """
 
 import json
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 from semisup.config import Recipe, Remove
+from semisup.tables import DataError
+
+MAX_BYTES = 110_000
+"""Longest settings: with all else a command must stay below the 128 KiB of one argument."""
 
 
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def canonical(self) -> str:
-        """JSON with sorted keys: equal settings are equal text."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """JSON with sorted keys: equal settings are equal text. Raises DataError where it is too long."""
+        values = self.model_dump(mode="json")
+        text = json.dumps(values, sort_keys=True)
+        if len(text) > MAX_BYTES:
+            longest = max(values, key=lambda name: len(json.dumps(values[name])))
+            raise DataError(
+                f"{type(self).__name__}: settings of {len(text):,} bytes do not fit into a command "
+                f"({MAX_BYTES:,}), most of them {longest}. Shorten its entries, or take fewer: "
+                "fewer shards_per_part, or the number of the classes instead of their names."
+            )
+        return text
+
+
+def _count(classes: list[str]) -> list[str] | int:
+    """How many there are, where their names are their numbers."""
+    return len(classes) if classes == [str(i) for i in range(len(classes))] else classes
+
+
+def _name(classes: object) -> object:
+    return [str(i) for i in range(classes)] if isinstance(classes, int) else classes
+
+
+Classes = Annotated[list[str], BeforeValidator(_name), PlainSerializer(_count)]
+"""Names of classes; just their number where they have no others: 20,000 would fill a command."""
 
 
 class MakeDigits(Settings):
@@ -62,7 +88,7 @@ class ImportWeights(Settings):
     image_size: int
     resize: int
     weights: str
-    classes: list[str]
+    classes: Classes
 
 
 class Train(Settings):
@@ -72,7 +98,7 @@ class Train(Settings):
     arch: str
     image_size: int
     resize: int
-    classes: list[str]
+    classes: Classes
     recipe: Recipe
     seed: int
 
@@ -116,7 +142,7 @@ class MakeReviewPage(Settings):
     num_pairs: int
     num_parts: int
     evaluation: dict[str, int]
-    classes: list[str]
+    classes: Classes
 
 
 class TrainCells(Settings):
