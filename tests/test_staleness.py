@@ -81,6 +81,13 @@ def test_every_key_of_the_configuration_has_a_row() -> None:
     assert {row.key for row in ROWS} == set(list_keys())
 
 
+def test_of_one_more_shard_of_u_its_part_alone_is_made(folder: Path) -> None:
+    jobs = dry_run(folder, changed({"datasets.unlabeled.shards": "data/unlabeled-{0..5}.tar"}))
+    for rule in ("index_shards", "extract_features", "find_duplicates", "score_shards"):
+        parts = {job.wildcards["part"] for job in jobs if job.rule == rule}
+        assert parts == {"00002"}, rule
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.key} {row.what}".strip())
 def test_only_what_depends_on_a_key_runs_again(folder: Path, row: Row) -> None:
     jobs = dry_run(folder, changed(row.change))

@@ -2,6 +2,7 @@
 was lost or doubled later is found by whoever opens the table, and its shard is named."""
 
 import json
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,13 @@ def written(file: pq.ParquetFile) -> dict[str, Any]:
     """What the footer of a table says, whose rows are all there."""
     found: dict[str, Any] = json.loads(file.metadata.metadata[KEY.encode()])
     return found
+
+
+def first_difference(found: dict[str, Any], wanted: dict[str, Any]) -> int:
+    """The first shard that has not the rows it should have."""
+    of_shards = zip_longest(found.get("counts", ()), wanted.get("counts", ()), fillvalue=0)
+    place = next((i for i, (one, other) in enumerate(of_shards) if one != other), 0)
+    return int(wanted.get("first_shard", 0) + place * wanted.get("shards_a_count", 1))
 
 
 def difference(file: pq.ParquetFile) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semisup import books, schemas, tables, tars
+from semisup import books, rowcounts, schemas, tables, tars
 from semisup.checks import trainings
 from semisup.ledger import ImageCounts, Ledger, Manifest, Row, Summary, prove
 from semisup.plan import Plan
@@ -81,7 +81,7 @@ def account_for_dataset(
     Raises DataError where more of a part has failed than may.
     """
     manifests = read_manifests(plan, name)
-    num_rows = sum(tables.count_rows(Path(path)) for path in plan.samples(name))
+    num_rows = count_indexed(plan, name, manifests)
     ledger = books.dataset_books(manifests, num_rows)
     num_samples = books.count_samples(manifests)
     for manifest in manifests:
@@ -101,6 +101,24 @@ def account_for_dataset(
     ledger += account_for_trainings(plan, name, count_labelled(plan, name), processed)
     prove(f"dataset {name}", ledger.equations)
     return Account(name, ledger, num_samples)
+
+
+def count_indexed(plan: Plan, name: str, manifests: list[Manifest]) -> int:
+    """Rows of the samples tables. Raises DataError naming the shard that has not one for each sample."""
+    count = 0
+    for manifest, path in zip(manifests, map(Path, plan.samples(name)), strict=True):
+        shards = manifest["shards"]
+        lengths = [shard["num_samples"] for shard in shards]
+        wanted = rowcounts.count_shards(np.repeat([shard["shard_id"] for shard in shards], lengths))
+        found = tables.count_shards(path)
+        if found != wanted:
+            raise tables.DataError(
+                f"{path}: {found['total']:,} rows for {wanted['total']:,} samples; shard "
+                f"{rowcounts.first_difference(found, wanted)} is the first that is wrong. Delete this "
+                "file and run again."
+            )
+        count += int(found["total"])
+    return count
 
 
 def count_labelled(plan: Plan, name: str) -> int:
@@ -137,7 +155,7 @@ def account_for_scoring(plan: Plan, teacher: str, unlabeled: str) -> Account:
     counts: ImageCounts = tables.read_json(folder / "images.json")
     failures = tables.count_rows(folder / "failures.parquet")
     ledger = books.scoring_books(manifests, counts, failures, plan.stored_classes(teacher))
-    num_rows = sum(tables.count_rows(Path(path)) for path in plan.samples(unlabeled))
+    num_rows = count_indexed(plan, unlabeled, manifests)
     indexed = books.dataset_books(manifests, num_rows)
     ledger = Ledger(ledger.rows, indexed.equations + ledger.equations)
     prove(f"scoring {unlabeled} by {teacher}", ledger.equations)
@@ -164,7 +182,7 @@ def account_for_selection(
     )
     packed = read_manifests(plan, name)
     check_packed(packed)
-    num_indexed = sum(tables.count_rows(Path(path)) for path in plan.samples(name))
+    num_indexed = count_indexed(plan, name, packed)
     ledger += books.packing_books(summary, packed, num_indexed)
     ledger += account_for_trainings(plan, name, books.count_samples(packed), processed)
     prove(f"selection {name}", ledger.equations)

@@ -2,7 +2,6 @@
 
 import logging
 from collections import Counter
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +107,10 @@ def _check_scores(path: Path, images: pa.Table, classes_per_image: int) -> int:
     wanted = rowcounts.count_shards(np.repeat(shard_ids, classes_per_image))
     found = tables.count_shards(path)
     if found != wanted:
-        of_shards = zip_longest(found.get("counts", ()), wanted.get("counts", ()), fillvalue=0)
-        place = next((i for i, (one, other) in enumerate(of_shards) if one != other), 0)
-        shard = wanted.get("first_shard", 0) + place * wanted.get("shards_a_count", 1)
         raise DataError(
             f"{path}: {found['total']} scores for {len(shard_ids)} images of {classes_per_image} "
-            f"classes each; shard {shard} is the first that is wrong. Delete this file and run again."
+            f"classes each; shard {rowcounts.first_difference(found, wanted)} is the first that is "
+            "wrong. Delete this file and run again."
         )
     return int(found["total"])
 
