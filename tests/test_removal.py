@@ -26,9 +26,10 @@ def recorded(tmp_path: Path) -> Recorded:
     match |= {"evaluation_sample_index": range(5), "shard_id": [0] * 5}
     nearest = {"sample_index": list(DISTANCES), "distance": list(DISTANCES.values()), **match}
     tables.write_table(tmp_path / "nearest.parquet", nearest, schemas.NEAREST)
-    # Sample 4 has the pixels of a test image, 6 of sample 5, 7 is close to 5.
-    copies = {"shard_id": [0, 0], "sample_index": [4, 6], "first_dataset": ["test", "u"]}
-    copies |= {"first_shard_id": [0, 0], "first_sample_index": [4, 5], "same": ["pixels"] * 2}
+    # Sample 4 has the pixels of a test image, 5 of one and of sample 4; 6 of 5, 7 is close to 5.
+    copies = {"shard_id": [0] * 4, "sample_index": [4, 5, 5, 6], "same": ["pixels"] * 4}
+    copies |= {"first_dataset": ["test", "test", "u", "u"], "first_shard_id": [0] * 4}
+    copies |= {"first_sample_index": [4, 4, 4, 5]}
     tables.write_table(tmp_path / "copies.parquet", copies, schemas.COPIES)
     near = {"shard_id": [0], "sample_index": [7], "first_shard_id": [0], "first_sample_index": [5]}
     near["distance"] = np.array([0.01], np.float32)
@@ -43,7 +44,7 @@ def removed(recorded: Recorded, manifests: list[Path], **rules: object) -> dict[
     return dict(zip(found.identity.tolist(), found.reason.tolist(), strict=True))
 
 
-NEAR = "duplicate_of_evaluation"
+NEAR, SAME = "duplicate_of_evaluation", "copy_of_evaluation"
 
 
 @pytest.mark.parametrize(
@@ -53,10 +54,11 @@ NEAR = "duplicate_of_evaluation"
         ({"closest": 2}, {0: NEAR, 1: NEAR}),  # a tie: the first identity
         ({"max_distance": 0.2}, {0: NEAR, 1: NEAR, 2: NEAR}),
         ({"closest": 4, "max_distance": 0.1}, dict.fromkeys(range(4), NEAR)),
-        ({"evaluation_copies": True}, {4: "copy_of_evaluation"}),
+        ({"evaluation_copies": True}, {4: SAME, 5: SAME}),
         ({"evaluation_copies": True, "closest": 9},
-         {**dict.fromkeys(range(4), NEAR), 4: "copy_of_evaluation"}),
-        ({"copies": True, "near_copies": True}, {6: "copy", 7: "near_copy"}),
+         {**dict.fromkeys(range(4), NEAR), 4: SAME, 5: SAME}),
+        ({"copies": True, "near_copies": True}, {5: "copy", 6: "copy", 7: "near_copy"}),
+        ({"copies": True, "evaluation_copies": True}, {4: SAME, 5: SAME, 6: "copy"}),
     ],
 )  # fmt: skip
 def test_each_rule_removes_what_it_says(recorded, manifests, rules, expected) -> None:
@@ -77,10 +79,10 @@ def reviewed(recorded: Recorded, tmp_path: Path, lines: str) -> Recorded:
 def test_a_review_overrides_distances_and_evaluation_copies_but_not_copies(
     recorded, manifests, tmp_path
 ) -> None:
-    lines = "0,0,k0,keep\n0,4,k4,keep\n0,6,k6,keep\n0,3,k3,remove\n0,8,k8,remove\n"
+    lines = "0,0,k0,keep\n0,4,k4,keep\n0,5,k5,keep\n0,6,k6,keep\n0,3,k3,remove\n0,8,k8,remove\n"
     recorded = reviewed(recorded, tmp_path, HEADER + lines)
     rules = {"closest": 2, "evaluation_copies": True, "copies": True}
-    found = {1: NEAR, 3: NEAR, 6: "copy", 8: NEAR}
+    found = {1: NEAR, 3: NEAR, 5: "copy", 6: "copy", 8: NEAR}
     assert removed(recorded, manifests, **rules) == found
 
 

@@ -299,6 +299,28 @@ def test_one_pass_that_is_killed_goes_on_with_the_same_bytes(
     assert [digest(path) for path in resumed] == [digest(path) for path in calm]
 
 
+def images_with(path: Path, hashes: list[int]) -> Path:
+    """What is told of images of one shard whose pixels these numbers stand for."""
+    columns = {"shard_id": [0] * len(hashes), "sample_index": range(len(hashes))}
+    columns |= {"pixel_hash": [np.array([h, 1], np.uint64).tobytes() for h in hashes]}
+    columns |= {"perceptual_hash": hashes, "status": ["ok"] * len(hashes)}
+    tables.write_table(path, columns | {"reason": [""] * len(hashes)}, schemas.DESCRIBED)
+    return path
+
+
+def test_a_copy_is_told_of_each_dataset_that_holds_the_same(tmp_path: Path) -> None:
+    """Two images of U that are an evaluation image are copies of each other too."""
+    hashes = {"other": [8, 5], "test": [5, 7, 7], "u": [1, 7, 7, 1, 5]}
+    sources = [
+        Source(name, [images_with(tmp_path / name, numbers)], [])
+        for name, numbers in hashes.items()
+    ]
+    for at_a_time in (100, 2):
+        found = same_pixels(sources, at_a_time)
+        rows = zip(*(column.tolist() for column in found), strict=True)
+        assert list(rows) == [(1, 1, 1), (2, 1, 1), (2, 2, 1), (3, 2, 0), (4, 0, 1), (4, 1, 0)]
+
+
 def test_rounds_of_hashes_find_the_same_copies(searched: Searched) -> None:
     sources = [
         Source(name, [searched.folder / folder / "images-00000.parquet"], [])

@@ -43,7 +43,7 @@ def removed_images(
     if remove:
         identities, distances = read_nearest(recorded.nearest)
         own, of_evaluation = _read_copies(recorded.copies, manifests)
-        exact = own[of_evaluation] if remove.evaluation_copies else own[:0]
+        exact = np.unique(own[of_evaluation]) if remove.evaluation_copies else own[:0]
         close, _ = closest_images(identities, distances, remove.closest, remove.max_distance)
         for path in recorded.reviewed:
             decided, removes = read_review(path, manifests)
@@ -89,7 +89,7 @@ def _block(
 
 
 def _read_copies(paths: list[Path], manifests: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """Identities of the copies, and whether each is one of an evaluation image."""
+    """Identities of the copies, and whether each is one of an evaluation image; some are of both."""
     own, of_evaluation = [np.empty(0, np.int64)], [np.empty(0, bool)]
     for path in paths:
         table = tables.read_table(path, schemas.COPIES)

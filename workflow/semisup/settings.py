@@ -104,7 +104,7 @@ class MergeDuplicates(Settings):
 
 
 class FindCopies(Settings):
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     num_parts: int
     evaluation: dict[str, int]
 

@@ -158,7 +158,7 @@ def _view_copies(plan: Plan, unlabeled: str) -> tuple[int, int, int, list[Copied
     path = Path(f"{plan.results}/duplicates/{unlabeled}/copies.parquet")
     table = tables.read_table(path, schemas.COPIES)
     own = pc.equal(table["first_dataset"], unlabeled)
-    num_same = len(table) - int(pc.sum(own).as_py() or 0)
+    num_same = len(np.unique(tables.identity(table.filter(pc.invert(own)))))
     table = table.filter(own)
     firsts, times = np.unique(tables.identity(table, "first_"), return_counts=True)
     most = np.lexsort((firsts, -times))[:MAX_COPIES]
