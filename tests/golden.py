@@ -309,7 +309,7 @@ def of_selection() -> str:
     select.main(
         made, Path("scores/part-00000.parquet"), Path("index/u/manifest-00000.json"),
         Path("images.json"), Path("failures.parquet"), Path("classes.txt"),
-        [Path("duplicates/u/nearest-00000.parquet")], [Path("copies.parquet")],
+        [Path("duplicates/u/nearest-00000.parquet")], [Path(PAIRS)], [Path("copies.parquet")],
         [Path("near_copies.parquet")], [], *map(Path, outputs), workers=1,
     )  # fmt: skip
     return digest(*outputs[:2]) + summary_digest(outputs[2], "selection_sha256")

@@ -95,6 +95,7 @@ def lay_out(plan: Plan) -> Laid:
         plan.selection_failures: selections,
         plan.selection_nearest: selections,
         plan.first_selection_nearest: selections,
+        plan.selection_pairs: selections,
         plan.selection_near_copies: selections,
         plan.selection_copies: selections,
         plan.reviewed: selections,

@@ -34,7 +34,12 @@ def recorded(tmp_path: Path) -> Recorded:
     near = {"shard_id": [0], "sample_index": [7], "first_shard_id": [0], "first_sample_index": [5]}
     near["distance"] = np.array([0.01], np.float32)
     tables.write_table(tmp_path / "near.parquet", near, schemas.NEAR_COPIES)
-    names = [[tmp_path / f"{name}.parquet"] for name in ("nearest", "copies", "near")]
+    # Sample 1 is 0.2 from test image 1, 0.3 from 7; of sample 0 the closest pair stood beyond the bound.
+    pairs = {name: ["u"] * 2 for name in ("key", "evaluation_key")} | {"shard_id": [0] * 2}
+    pairs |= {"evaluation_dataset": ["test"] * 2, "evaluation_shard_id": [0] * 2}
+    pairs |= {"sample_index": [1, 1], "evaluation_sample_index": [1, 7], "distance": [0.2, 0.3]}
+    tables.write_table(tmp_path / "pairs.parquet", pairs, schemas.DUPLICATES)
+    names = [[tmp_path / f"{name}.parquet"] for name in ("nearest", "pairs", "copies", "near")]
     return Recorded(*names, reviewed=[])
 
 
@@ -67,7 +72,7 @@ def test_each_rule_removes_what_it_says(recorded, manifests, rules, expected) ->
 
 def test_without_rules_nothing_is_read() -> None:
     nowhere = [Path("nowhere")]
-    assert len(removed_images(None, Recorded(nowhere, nowhere, nowhere, nowhere), [])) == 0
+    assert len(removed_images(None, Recorded(*[nowhere] * 5), [])) == 0
 
 
 def reviewed(recorded: Recorded, tmp_path: Path, lines: str) -> Recorded:
@@ -91,6 +96,42 @@ def test_an_image_close_to_two_evaluation_images_is_removed_if_one_row_says_so(
 ) -> None:
     recorded = reviewed(recorded, tmp_path, HEADER + "0,1,k1,keep\n0,1,k1,remove\n0,2,k2,keep\n")
     assert removed(recorded, manifests) == {1: NEAR}
+
+
+PAIRS = "shard_id,sample_index,evaluation_dataset,evaluation_shard_id,evaluation_sample_index,decision\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "rules", "expected"),
+    [
+        ("0,1,test,0,1,keep\n", {"max_distance": 0.25}, {0, 2}),
+        ("0,1,test,0,1,keep\n", {"max_distance": 0.3}, {0, 1, 2}),  # of pair 1, 7 nothing is said
+        ("0,1,test,0,1,keep\n0,1,test,0,7,keep\n", {"max_distance": 0.3}, {0, 2}),
+        ("0,1,test,0,7,keep\n", {"max_distance": 0.3}, {0, 1, 2}),
+        ("0,1,more,0,1,keep\n", {"max_distance": 0.3}, {0, 1, 2}),  # an image of another set
+        ("0,1,test,0,1,keep\n", {"closest": 4}, {0, 1, 2, 3}),
+        ("0,1,test,0,1,keep\n", {"closest": 3}, {0, 2}),
+        ("0,0,test,0,0,keep\n0,2,test,0,2,remove\n", {"closest": 2}, {1, 2}),
+        ("0,1,test,0,7,keep\n", {"closest": 2, "max_distance": 0.0}, {0, 1}),
+        ("0,4,test,0,3,keep\n", {"evaluation_copies": True}, {4, 5}),
+        ("0,4,test,0,4,keep\n", {"evaluation_copies": True}, {5}),
+        ("0,4,test,0,3,keep\n0,8,test,0,3,remove\n", {}, {8}),
+    ],
+)  # fmt: skip
+def test_a_keep_clears_the_pair_it_names_and_no_other(
+    recorded, manifests, tmp_path, lines, rules, expected
+) -> None:
+    recorded = reviewed(recorded, tmp_path, PAIRS + lines)
+    assert set(removed(recorded, manifests, **rules)) == expected
+
+
+def test_images_that_go_in_spite_of_a_keep_are_counted(
+    recorded, manifests, tmp_path, caplog
+) -> None:
+    recorded = reviewed(recorded, tmp_path, PAIRS + "0,1,test,0,1,keep\n0,0,test,0,0,keep\n")
+    with caplog.at_level("INFO", "semisup"):
+        assert set(removed(recorded, manifests, max_distance=0.3)) == {1, 2}
+    assert "1 images with a keep go: a rule holds for another pair of theirs" in caplog.text
 
 
 def test_the_distance_is_that_to_the_closest_evaluation_image_where_it_is_recorded(
@@ -117,6 +158,9 @@ def test_the_distance_is_that_to_the_closest_evaluation_image_where_it_is_record
         (HEADER + "0,1,k1,keep\n-1,1,k1,keep\n", "line 3: .* not '-1' and '1'"),
         (HEADER + "0,1.5,k1,keep\n", "line 2: .* not '0' and '1.5'"),
         ("shard_id,decision\n0,keep\n", "columns .'sample_index'. are missing"),
+        (PAIRS + "0,1,test,0,,keep\n", "evaluation_sample_index must be .* not '0' and ''"),
+        ("shard_id,sample_index,evaluation_dataset,decision\n0,1,test,keep\n",
+         "columns .'evaluation_shard_id', 'evaluation_sample_index'. are missing"),
         ("", "cannot be read as CSV"),
     ],
 )  # fmt: skip

@@ -186,7 +186,9 @@ def test_the_page_of_the_step_decides_what_is_removed(
     )
     browser.press("r", "k", "r", "d")
     downloaded(browser)
-    decided, removes = read_review(browser.folder / "reviewed.csv", unlabeled)
-    assert decided.tolist() == [0, 1, 1 << 32]
-    assert removes.tolist() == [True, False, True]
+    decided = read_review(browser.folder / "reviewed.csv", unlabeled)
+    assert decided.identity.tolist() == [0, 1, 1 << 32]
+    assert decided.evaluation_dataset.tolist() == ["test"] * 3
+    assert decided.evaluation.tolist() == [0, 1, 2]
+    assert decided.removes.tolist() == [True, False, True]
     assert browser.problems() == []

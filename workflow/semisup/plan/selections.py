@@ -51,6 +51,10 @@ class Selections(Duplicates):
     def first_selection_nearest(self, wildcards: Wildcards) -> list[str]:
         return self.selection_nearest(wildcards)[:1]
 
+    def selection_pairs(self, wildcards: Wildcards) -> list[str]:
+        unlabeled = self._selection(wildcards).unlabeled
+        return [self.merged_pairs(unlabeled)] if self.config.duplicates else []
+
     def selection_near_copies(self, wildcards: Wildcards) -> list[str]:
         folder = f"{self.results}/duplicates/{self._selection(wildcards).unlabeled}"
         return [f"{folder}/near_copies.parquet"] if self._within else []
