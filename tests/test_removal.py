@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from conftest import Dataset, make_jpeg
-from semisup import schemas, tables
+from semisup import schemas, tables, tars
 from semisup.config import Remove
 from semisup.removal import Recorded, removed_images
 from semisup.tables import DataError
 
 DISTANCES = {0: 0.1, 1: 0.2, 2: 0.2, 3: 0.4, 4: 0.5}  # of samples of shard 0
 HEADER = "shard_id,sample_index,key,decision\n"
+HASHES = [tars.content_hash(make_jpeg(i)).hex() for i in range(9)]
 
 
 @pytest.fixture
@@ -161,12 +162,41 @@ def test_the_distance_is_that_to_the_closest_evaluation_image_where_it_is_record
         (PAIRS + "0,1,test,0,,keep\n", "evaluation_sample_index must be .* not '0' and ''"),
         ("shard_id,sample_index,evaluation_dataset,decision\n0,1,test,keep\n",
          "columns .'evaluation_shard_id', 'evaluation_sample_index'. are missing"),
+        ("dataset," + HEADER + "u,0,1,k1,keep\n,0,1,k1,keep\n", "line 3: dataset is empty"),
+        ("content_hash," + HEADER + f"{HASHES[1]},0,1,k1,keep\n{HASHES[1]},0,2,k2,keep\n",
+         r"1 images have other bytes than content_hash says: k2 \(sample 2 of shard 0\)\. The list"),
         ("", "cannot be read as CSV"),
     ],
 )  # fmt: skip
 def test_a_wrong_review_is_refused(recorded, manifests, tmp_path, content, message) -> None:
     with pytest.raises(DataError, match=message):
         removed(reviewed(recorded, tmp_path, content), manifests)
+
+
+def test_a_list_without_decisions_changes_nothing(recorded, manifests, tmp_path) -> None:
+    assert removed(reviewed(recorded, tmp_path, HEADER), manifests, closest=1) == {0: NEAR}
+
+
+def test_rows_about_another_dataset_are_left_out(recorded, manifests, tmp_path, caplog) -> None:
+    lines = "u,0,1,k1,remove\nother,0,2,k2,remove\nother,7,7,far,keep\n"
+    with caplog.at_level("INFO", "semisup"):
+        assert removed(reviewed(recorded, tmp_path, "dataset," + HEADER + lines), manifests) == {
+            1: NEAR
+        }
+    assert "2 rows are about other, not u" in caplog.text
+    header = "dataset,content_hash," + HEADER
+    assert removed(reviewed(recorded, tmp_path, header + "other,x,0,2,k2,keep\n"), manifests) == {}
+
+
+def test_a_list_of_other_bytes_is_told_though_keys_repeat(make_dataset, recorded, tmp_path) -> None:
+    """A tar put before the others moves every image by one shard."""
+    shards = [[(f"{i:04d}", {"jpg": make_jpeg(10 * s + i)}) for i in range(2)] for s in range(3)]
+    of_second = tars.content_hash(shards[1][0][1]["jpg"]).hex()
+    lines = f"shard_id,sample_index,key,content_hash,decision\n0,0,0000,{of_second},remove\n"
+    recorded = reviewed(recorded, tmp_path, lines)
+    assert removed(recorded, make_dataset(shards[1:], None, "u")) == {0: NEAR}
+    with pytest.raises(DataError, match=r"1 images have other bytes .* 0000 \(sample 0 of shard 0"):
+        removed(recorded, make_dataset(shards, None, "u"))
 
 
 def test_at_most_twenty_unknown_images_are_listed(recorded, manifests, tmp_path) -> None:

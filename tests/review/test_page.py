@@ -13,6 +13,7 @@ from semisup import schemas, settings, tables
 from semisup.removal import read_review
 from semisup.review.page import escape_json, render
 from semisup.steps import make_review_page
+from semisup.tars import content_hash
 
 HOSTILE = [
     "</script><script>document.title='owned'</script>",
@@ -191,4 +192,7 @@ def test_the_page_of_the_step_decides_what_is_removed(
     assert decided.evaluation_dataset.tolist() == ["test"] * 3
     assert decided.evaluation.tolist() == [0, 1, 2]
     assert decided.removes.tolist() == [True, False, True]
+    file = pd.read_csv(browser.folder / "reviewed.csv", dtype=str)
+    assert set(file.dataset) == {"unlabeled"}
+    assert file.content_hash[1] == content_hash(samples[1][1]["jpg"]).hex()
     assert browser.problems() == []

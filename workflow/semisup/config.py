@@ -338,8 +338,9 @@ class Remove(Section):
         "is about the pair its row names (evaluation_dataset, evaluation_shard_id, "
         "evaluation_sample_index): the image is removed all the same if a rule holds for another pair "
         "of it, as with an evaluation set that was added since; of a list without these columns, it "
-        "is about the image as a whole. A column `key`, if there is one, must hold the keys of these "
-        "images.",
+        "is about the image as a whole. Rows of other datasets than the selection's, by a column "
+        "`dataset`, are left out: one file holds the lists of several. Columns `key` and `content_hash`, "
+        "if there are any, must hold those of the images.",
     )
     evaluation_copies: bool = Field(
         True, description="Images with the bytes or the pixels of an evaluation image."

@@ -158,7 +158,8 @@ def read_review(path: Path, manifests: list[Path]) -> pd.DataFrame:
     """The decisions of a person: PAIR, and ``removes``. ``evaluation``: -1 for an image as a whole.
 
     An image that stands in several rows, as it is close to several evaluation images, is removed if
-    one of them says so. Raises DataError on anything but images of U and keep or remove.
+    one of them says so. Rows about another ``dataset`` are left out, so that one file may hold the
+    lists of all. Raises DataError on anything but images of U and keep or remove.
     """
     try:
         review = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -172,6 +173,8 @@ def read_review(path: Path, manifests: list[Path]) -> pd.DataFrame:
         raise DataError(f"{path}: columns {missing} are missing; it has {list(review.columns)}.")
     if wrong := sorted(set(review["decision"]) - {"keep", "remove"}):
         raise DataError(f"{path}: decision must be keep or remove, not {wrong[:3]}.")
+    if "dataset" in review:
+        review = _only_of(tables.read_json(manifests[0])["dataset"], path, review)
     identity = _identities(path, review)
     _check_known(path, review, identity, manifests)
     decided = {
@@ -183,9 +186,23 @@ def read_review(path: Path, manifests: list[Path]) -> pd.DataFrame:
     return pd.DataFrame(decided)
 
 
+def _only_of(dataset: str, path: Path, review: pd.DataFrame) -> pd.DataFrame:
+    if len(nameless := review[review["dataset"] == ""]):
+        line = nameless.index[0] + 2
+        raise DataError(f"{path}: line {line}: dataset is empty; name that of the image.")
+    own = review["dataset"] == dataset
+    others = sorted(set(review["dataset"][~own]))
+    if others:
+        number = int((~own).sum())
+        log.info("%s: %d rows are about %s, not %s", path, number, ", ".join(others), dataset)
+    return review[own]
+
+
 def _identities(path: Path, review: pd.DataFrame, prefix: str = "") -> np.ndarray:
     names = [f"{prefix}shard_id", f"{prefix}sample_index"]
-    numbers = review[names].apply(pd.to_numeric, errors="coerce")
+    # As floats also where there is no row, whose type would be that of text.
+    columns = {n: pd.to_numeric(review[n], errors="coerce").astype(float) for n in names}
+    numbers = pd.DataFrame(columns)
     bad = (
         ~(numbers >= 0).all(axis=1)
         | (numbers % 1 != 0).any(axis=1)
@@ -194,7 +211,7 @@ def _identities(path: Path, review: pd.DataFrame, prefix: str = "") -> np.ndarra
     if bad.any():
         row = review[bad].iloc[0]
         raise DataError(
-            f"{path}: line {bad.idxmax() + 2}: {' and '.join(names)} must be whole numbers from 0, "
+            f"{path}: line {review[bad].index[0] + 2}: {' and '.join(names)} must be whole numbers from 0, "
             f"not {row[names[0]]!r} and {row[names[1]]!r}."
         )
     return tables.identity({n: numbers[n].astype(np.int64) for n in numbers}, prefix)
@@ -203,23 +220,21 @@ def _identities(path: Path, review: pd.DataFrame, prefix: str = "") -> np.ndarra
 def _check_known(
     path: Path, review: pd.DataFrame, identity: np.ndarray, manifests: list[Path]
 ) -> None:
-    """That every image is one of U and, where the list has keys, has this key."""
-    keys = np.full(len(identity), None, object)
+    """That every image is one of U and, where the list has them, has this key and these bytes."""
+    keys, hashes = (np.full(len(identity), None, object) for _ in range(2))
     for manifest, here in parts_of(manifests, identity):
-        table = read_samples([manifest], ["shard_id", "sample_index", "key"]).table
+        columns = ["shard_id", "sample_index", "key", "content_hash"]
+        table = read_samples([manifest], columns).table
         known = np.append(tables.identity(table), -1)
         rows = np.searchsorted(known[:-1], identity[here])
         there = known[rows] == identity[here]
         keys[here[there]] = table["key"].take(rows[there]).to_pylist()
+        hashes[here[there]] = [h.hex() for h in table["content_hash"].take(rows[there]).to_pylist()]
     unknown = np.array([key is None for key in keys], bool)
     remedy = "The list was made for another dataset, or U has changed since: review again."
     if unknown.any():
-        strange = review[unknown]
-        named = [
-            f"{row.get('key') or 'image'} (sample {row['sample_index']} of shard {row['shard_id']})"
-            for _, row in strange.iterrows()
-        ]
-        raise DataError(f"{path}: {len(strange)} images are not in U: {_listed(named)}. {remedy}")
+        named = _names(review[unknown])
+        raise DataError(f"{path}: {len(named)} images are not in U: {_listed(named)}. {remedy}")
     if "key" in review:
         wrong = review["key"].to_numpy() != keys
         named = [
@@ -228,6 +243,18 @@ def _check_known(
         ]
         if named:
             raise DataError(f"{path}: {len(named)} unknown keys: {_listed(named)}. {remedy}")
+    if "content_hash" in review:  # keys may repeat from tar to tar
+        named = _names(review[review["content_hash"].str.lower().to_numpy() != hashes])
+        what = "images have other bytes than content_hash says"
+        if named:
+            raise DataError(f"{path}: {len(named)} {what}: {_listed(named)}. {remedy}")
+
+
+def _names(review: pd.DataFrame) -> list[str]:
+    return [
+        f"{row.get('key') or 'image'} (sample {row['sample_index']} of shard {row['shard_id']})"
+        for _, row in review.iterrows()
+    ]
 
 
 def _listed(names: list[str]) -> str:

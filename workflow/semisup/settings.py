@@ -112,7 +112,7 @@ class FindCopies(Settings):
 class MakeReviewPage(Settings):
     """``classes``: names, by label, where the images have any."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     num_pairs: int
     num_parts: int
     evaluation: dict[str, int]
