@@ -54,6 +54,16 @@ def test_a_review_shows_what_a_cut_would_remove_wrongly(outcome, tmp_path) -> No
     assert "0.2000 1 0" in text
 
 
+def test_a_decision_counts_at_the_distance_of_its_pair(outcome, tmp_path) -> None:
+    """Image 0 is 0.05 from the closest evaluation image, and 0.3 from the one it was seen beside."""
+    review = tmp_path / "reviewed.csv"
+    review.write_text("shard_id,sample_index,distance,decision\n0,0,0.3,keep\n0,1,,remove\n")
+    outcome.config["duplicates"]["remove"]["reviewed"] = str(review)
+    text = text_of(outcome.make())
+    assert "0.3000 1 0" in text
+    assert "0.1400 0 1" in text
+
+
 def test_a_model_learned_from_all_its_stages_and_from_where_it_started() -> None:
     raw = read_config()
     raw["models"]["other"] = {

@@ -155,7 +155,9 @@ def _not_kept(pairs: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_review(path: Path, manifests: list[Path]) -> pd.DataFrame:
-    """The decisions of a person: PAIR, and ``removes``. ``evaluation``: -1 for an image as a whole.
+    """The decisions of a person: PAIR, ``removes``, and ``distance``, NaN where the list has none.
+
+    ``evaluation`` is -1 where a decision is about an image as a whole.
 
     An image that stands in several rows, as it is close to several evaluation images, is removed if
     one of them says so. Rows about another ``dataset`` are left out, so that one file may hold the
@@ -182,6 +184,7 @@ def read_review(path: Path, manifests: list[Path]) -> pd.DataFrame:
         "evaluation_dataset": review["evaluation_dataset"] if names_pairs else "",
         "evaluation": _identities(path, review, "evaluation_") if names_pairs else -1,
         "removes": review["decision"] == "remove",
+        "distance": pd.to_numeric(review.get("distance", np.nan), errors="coerce"),
     }
     return pd.DataFrame(decided)
 

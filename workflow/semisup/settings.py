@@ -234,5 +234,5 @@ class Evaluate(Settings):
 class Report(Settings):
     """The whole configuration: the report shows it."""
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     config: dict[str, object]

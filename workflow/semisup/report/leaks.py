@@ -172,8 +172,9 @@ def _view_review(plan: Plan, num_bins: int = 5) -> list[Reviewed]:
         review = read_review(Path(duplicates.remove.reviewed), manifests)
         identity, first = np.unique(tables.identity(pairs), return_index=True)
         closest = pd.Series(pairs["distance"].to_numpy()[first], identity)
-        review = review[review["identity"].isin(identity)]
-        distances.append(review["identity"].map(closest).to_numpy(np.float32))
+        apart = review["distance"].fillna(review["identity"].map(closest))
+        review = review.assign(distance=apart).dropna()
+        distances.append(review["distance"].to_numpy(np.float32))
         decisions.append(review["removes"].to_numpy(bool))
     distance, removes = np.concatenate(distances), np.concatenate(decisions)
     shares = np.linspace(0, 1, num_bins + 1)[1:]
