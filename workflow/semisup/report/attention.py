@@ -95,11 +95,10 @@ def _missing_parts(plan: Plan, lines: list[Line]) -> Iterator[str]:
             "from may contain them. Add the section duplicates."
         )
     remove = config.duplicates.remove if config.duplicates else None
-    if (
-        config.selections
-        and remove
-        and not (remove.closest or remove.max_distance or remove.reviewed)
-    ):
+    decides = remove and (
+        remove.closest or remove.max_distance is not None or remove.reviewed is not None
+    )
+    if config.selections and remove and not decides:
         yield "Near-duplicates were looked for, but no rule in duplicates.remove removes any."
     if not lines:
         yield "No model predicts the classes of the evaluation sets, so nothing was measured."

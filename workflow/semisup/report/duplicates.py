@@ -105,7 +105,7 @@ def cuts_in_force(remove: Remove, distances: np.ndarray) -> list[tuple[str, floa
     if remove.closest and len(distances):
         last = float(distances[min(remove.closest, len(distances)) - 1])
         cuts.append((f"closest {remove.closest:,}", last))
-    if remove.max_distance:
+    if remove.max_distance is not None:
         cuts.append((f"max_distance {remove.max_distance:g}", remove.max_distance))
     return cuts
 
