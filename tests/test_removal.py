@@ -71,6 +71,17 @@ def test_each_rule_removes_what_it_says(recorded, manifests, rules, expected) ->
     assert removed(recorded, manifests, **rules) == expected
 
 
+@pytest.mark.parametrize(("closest", "warns"), [(5, False), (6, True)])
+def test_fewer_images_recorded_than_shall_be_removed_are_said(
+    recorded, manifests, caplog, closest, warns
+) -> None:
+    assert len(removed(recorded, manifests, closest=closest)) == 5
+    text = (
+        "duplicates.remove.closest is 6, but only 5 images are close enough to be recorded: raise"
+    )
+    assert (text in caplog.text) == warns
+
+
 def test_without_rules_nothing_is_read() -> None:
     nowhere = [Path("nowhere")]
     assert len(removed_images(None, Recorded(*[nowhere] * 5), [])) == 0

@@ -70,6 +70,16 @@ def test_duplicates_that_no_rule_removes_ask_for_attention(outcome: Outcome) -> 
     assert warning not in text_of(outcome.make())
 
 
+def test_fewer_close_images_than_shall_be_removed_ask_for_attention(outcome: Outcome) -> None:
+    outcome.config["duplicates"]["remove"] = {"closest": 4}
+    assert "duplicates.remove.closest is" not in text_of(outcome.make())
+    outcome.config["duplicates"]["remove"] = {"closest": 5000}
+    assert (
+        "duplicates.remove.closest is 5,000, but only 4 images of unlabeled are within record_distance "
+        "0.6 of an evaluation image: raise duplicates.record_distance, or lower closest."
+    ) in text_of(outcome.make())
+
+
 def test_a_picture_that_cannot_be_read_is_replaced_by_the_reason(outcome: Outcome) -> None:
     outcome.prepare()
     for path in outcome.folder.glob("test-*.tar"):

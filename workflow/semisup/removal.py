@@ -49,6 +49,11 @@ def removed_images(
     blocks = [pd.DataFrame(found)]
     if remove:
         identities, distances = read_nearest(recorded.nearest)
+        if remove.closest > len(identities):
+            log.warning(
+                "duplicates.remove.closest is %d, but only %d images are close enough to be recorded: "
+                "raise duplicates.record_distance, or lower closest", remove.closest, len(identities),
+            )  # fmt: skip
         of_evaluation, within = _read_copies(recorded.copies, manifests)
         same = of_evaluation if remove.evaluation_copies else of_evaluation[:0]
         close, apart = closest_images(identities, distances, remove.closest, remove.max_distance)

@@ -40,6 +40,13 @@ def find_warnings(
             if view.removed_share > MAX_REMOVED_RATE
         ),
         *(
+            f"duplicates.remove.closest is {view.remove.closest:,}, but only {view.num_close:,} images of "
+            f"{view.unlabeled} are within record_distance {view.record_distance:g} of an evaluation "
+            "image: raise duplicates.record_distance, or lower closest."
+            for view in duplicates
+            if view.remove.closest > view.num_close
+        ),
+        *(
             f"{100 * account.failure_rate:.1f} % of the samples of {account.name} failed."
             for account in accounts
             if account.failure_rate > MAX_FAILURE_RATE
