@@ -375,6 +375,8 @@ def test_a_review_is_read(tmp_path: Path) -> None:
     (tmp_path / "review.csv").touch()
     plan = make(duplicates__remove__reviewed=f"{tmp_path}/review.csv")
     assert plan.reviewed(at(selection="top")) == [f"{tmp_path}/review.csv"]
+    assert plan.report_inputs()["reviewed"] == [f"{tmp_path}/review.csv"]
+    assert make().report_inputs()["reviewed"] == []
 
 
 def test_features_are_made_by_one_rule_or_by_the_other() -> None:

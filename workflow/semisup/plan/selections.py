@@ -63,7 +63,7 @@ class Selections(Duplicates):
         folder = f"{self.results}/duplicates/{self._selection(wildcards).unlabeled}"
         return [f"{folder}/copies.parquet"] if self.config.duplicates else []
 
-    def reviewed(self, wildcards: Wildcards) -> list[str]:
+    def reviewed(self, wildcards: Wildcards | None = None) -> list[str]:
         duplicates = self.config.duplicates
         return [duplicates.remove.reviewed] if duplicates and duplicates.remove.reviewed else []
 
