@@ -189,7 +189,10 @@ def of_review() -> str:
     """Of the data of the page, but for its pictures."""
     of_merged_duplicates()
     made = settings.MakeReviewPage(
-        num_pairs=5, num_parts=3, evaluation={"d": 1}, classes=inputs.CLASSES
+        num_pairs=5,
+        num_parts=3,
+        evaluation={"d": 1},
+        classes=dict.fromkeys(("u", "d"), inputs.CLASSES),
     )
     manifests = [Path(f"index/{name}/manifest-00000.json") for name in ("u", "d")]
     make_review_page.main(made, Path(PAIRS), manifests[0], manifests[1:], Path("review.html"))

@@ -371,6 +371,16 @@ def test_class_names_of_a_selection_are_its_teachers() -> None:
     assert path == "results/models/teacher/train/classes.txt"
 
 
+def test_a_review_page_names_the_classes_of_each_dataset_as_they_are_its_own() -> None:
+    own = {"datasets__unlabeled__labels": True, "datasets__unlabeled__classes": ["fox", "elk"]}
+    named = []
+    for plan in (make(), make(**own)):
+        raw = plan.make_review_page(at(dataset="unlabeled"))
+        named.append(step_settings.MakeReviewPage.model_validate_json(raw).classes)
+    assert named[1] == named[0] | {"unlabeled": ["fox", "elk"]}
+    assert named[0].keys() == set(make().config.evaluate.on)
+
+
 def test_a_review_is_read(tmp_path: Path) -> None:
     (tmp_path / "review.csv").touch()
     plan = make(duplicates__remove__reviewed=f"{tmp_path}/review.csv")

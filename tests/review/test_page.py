@@ -173,7 +173,10 @@ def test_the_page_of_the_step_decides_what_is_removed(
     }
     tables.write_table(tmp_path / "pairs.parquet", columns, schemas.DUPLICATES)
     made_of = settings.MakeReviewPage(
-        num_pairs=4, num_parts=2, evaluation={"test": 1}, classes=["ant", "<b>bee"]
+        num_pairs=4,
+        num_parts=2,
+        evaluation={"test": 1},
+        classes={"test": ["ant", "bee"], "unlabeled": ["fox", "<b>bee"]},
     )
     page = tmp_path / "review.html"
     make_review_page.main(made_of, tmp_path / "pairs.parquet", unlabeled[0], [test[0]], page)

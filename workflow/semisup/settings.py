@@ -110,13 +110,13 @@ class FindCopies(Settings):
 
 
 class MakeReviewPage(Settings):
-    """``classes``: names, by label, where the images have any."""
+    """``classes``: of each dataset that has labels their names."""
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     num_pairs: int
     num_parts: int
     evaluation: dict[str, int]
-    classes: list[str]
+    classes: dict[str, list[str]]
 
 
 class TrainCells(Settings):

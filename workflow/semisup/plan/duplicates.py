@@ -128,7 +128,11 @@ class Duplicates(Scores):
             num_pairs=self.config.duplicates.review_pairs,
             num_parts=len(self.parts(wildcards.dataset)),
             evaluation=self._evaluation_sets(),
-            classes=datasets.dataset_classes(self.config.datasets[self.config.evaluate.on[0]]),
+            classes={
+                name: datasets.dataset_classes(self.config.datasets[name])
+                for name in sorted({wildcards.dataset, *self.config.evaluate.on})
+                if self.has_labels(name)
+            },
         ).canonical()
 
     def calibrate_duplicates(self, wildcards: Wildcards) -> str:

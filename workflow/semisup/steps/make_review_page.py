@@ -55,7 +55,7 @@ def main(
 class Shown:
     """The pictures of the page, where each image has its own, their classes and content hashes."""
 
-    def __init__(self, manifests: dict[str, list[Path]], classes: list[str]) -> None:
+    def __init__(self, manifests: dict[str, list[Path]], classes: dict[str, list[str]]) -> None:
         self.manifests, self.class_names = manifests, classes
         self.pictures: list[Picture] = []
         self.places: dict[tuple[str, int], int] = {}
@@ -68,6 +68,7 @@ class Shown:
             self.places[dataset, identity] = len(self.pictures)
             self.pictures.append(picture)
             self.classes[dataset, identity] = ""
+        names = self.class_names.get(dataset, [])
         wanted = np.array(sorted(identities), np.int64)
         for manifest, here in parts_of(self.manifests[dataset], wanted):
             columns = ["shard_id", "sample_index", "label", "content_hash"]
@@ -76,8 +77,8 @@ class Shown:
             for row in table.take(rows).to_pylist():
                 identity, label = _identity(row, ""), row["label"]
                 self.hashes[dataset, identity] = row["content_hash"].hex()
-                if label is not None and 0 <= label < len(self.class_names):
-                    self.classes[dataset, identity] = self.class_names[label]
+                if label is not None and 0 <= label < len(names):
+                    self.classes[dataset, identity] = names[label]
 
 
 def _identity(row: dict[str, Any], prefix: str) -> int:
