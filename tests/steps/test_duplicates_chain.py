@@ -397,6 +397,22 @@ def test_pairs_that_may_have_been_dropped_are_said(leaked: Path) -> None:
     assert 0 < summary["complete_to"]["unlabeled"] <= 2
 
 
+def test_calibration_leaves_out_what_it_cannot_read_and_decodes_what_its_dataset_may_hold(
+    searched: Searched, tmp_path: Path, network: Path, caplog
+) -> None:
+    made_of = settings.CalibrateDuplicates(
+        num_images=2, seed=1, precision="float32", evaluation=searched.evaluation
+    )
+    manifests = [tmp_path / name / "manifest-00000.json" for name in ("other", "test")]
+    firsts = [searched.folder / name / "part-00000.parquet" for name in ("other", "test")]
+    small = tables.read_json(manifests[0]) | {"max_pixels": 1}
+    tables.write_json(manifests[0], small)
+    calibrate_duplicates.main(made_of, firsts, manifests, network, tmp_path / "made", 1)
+    found = pd.read_parquet(tmp_path / "made")
+    assert found.groupby("evaluation_dataset").size().to_dict() == {"test": 2 * len(KINDS)}
+    assert "2 evaluation images were left out: {'too_many_pixels': 2}" in caplog.text
+
+
 def test_calibration_measures_each_kind_against_its_original(
     searched: Searched, tmp_path: Path, network: Path
 ) -> None:
