@@ -383,6 +383,24 @@ def test_leaks_are_found_in_u_and_in_what_was_selected_by_both_descriptors(leake
     }  # fmt: skip
 
 
+def test_an_image_with_the_same_pixels_is_leaked_where_no_pair_says_so(leaked: Path) -> None:
+    """As of images without a feature, or where the pairs were bounded."""
+    pairs = {name: [] for name in schemas.DUPLICATES.names}
+    tables.write_table(leaked / "duplicates/unlabeled/pairs.parquet", pairs, schemas.DUPLICATES)
+    leaks, _ = measure(leaked)
+    leaks = leaks[leaks.by == "features"]
+    images = ["source", "evaluation_dataset", "evaluation_shard_id", "evaluation_sample_index"]
+    assert sorted(map(tuple, leaks[images].to_numpy().tolist())) == [
+        (source, *image)
+        for source in ("top", "unlabeled")
+        for image in (("other", 0, 3), ("test", 0, 2))
+    ]
+    (leaked / "duplicates/unlabeled/copies.parquet").unlink()  # of D there is none
+    of_labelled, _ = measure(leaked, unlabeled=[], labelled=["unlabeled"], selections={})
+    of_labelled = of_labelled[of_labelled.by == "features"]
+    pd.testing.assert_frame_equal(of_labelled, leaks[leaks.source == "unlabeled"])
+
+
 def test_the_cut_of_leaks_is_what_removes_the_farthest(leaked: Path) -> None:
     nearest = pd.read_parquet(leaked.parent / "nearest-00000.parquet").distance.sort_values()
     _, summary = measure(leaked, remove={"closest": 5, "max_distance": 0.001})

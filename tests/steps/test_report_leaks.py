@@ -19,7 +19,15 @@ def test_the_report_says_how_many_evaluation_images_are_leaked_into_what(outcome
     assert "test 40 unlabeled 0 not compared" in text
     assert "test 40 top 1 1" in text
     assert "3 images of test share their hash" in text
-    assert "Of unlabeled not all pairs are recorded beyond 0.0800" in text
+    assert "Of unlabeled not all pairs are recorded from 0.0800 on" in text
+
+
+@pytest.mark.parametrize(("cut", "said"), [(0.07, False), (0.08, True)])
+def test_pairs_that_may_be_missing_at_the_cut_itself_are_said(outcome, cut, said) -> None:
+    """Others as far apart as the last recorded may have been dropped."""
+    outcome.prepare()
+    with outcome.edited("duplicates/leaks.json", lambda summary: summary.update(cut=cut)):
+        assert ("not all pairs are recorded" in text_of(outcome.write())) == said
 
 
 def test_accuracy_is_split_into_leaked_and_clean_images(outcome) -> None:

@@ -407,7 +407,7 @@ class Duplicates(Section):
         ge=0,
         le=2,
         description="What the report calls a leak: an evaluation image with an image at most this far "
-        "away in what models learn from. Default: the largest distance that `remove` removes.",
+        "away, or of the same pixels, in what models learn from. Default: the largest distance that `remove` removes.",
     )
     calibration_images: int = Field(
         300,

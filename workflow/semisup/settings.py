@@ -157,7 +157,7 @@ class MeasureLeaks(Settings):
     ``leak_distance``: None for the largest distance that ``remove`` removes.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     descriptor: str
     leak_distance: float | None
     record_distance: float

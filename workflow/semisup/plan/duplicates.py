@@ -159,6 +159,11 @@ class Duplicates(Scores):
             p for name in sorted(self.unlabeled) for p in self.duplicate_tables(name, "nearest")
         ]
 
+    def compared_copies(self) -> list[str]:
+        return [
+            f"{self.results}/duplicates/{name}/copies.parquet" for name in sorted(self.unlabeled)
+        ]
+
     def compared_selections(self) -> list[str]:
         """The selections, by the summaries that change when they do."""
         return [f"{self.results}/selections/{name}/summary.json" for name in self.config.selections]
