@@ -100,7 +100,7 @@ def make_results(plan: Plan) -> None:
     folder = Path("results/selections/top")
     select.main(
         settings.Select.model_validate_json(plan.select(top)),
-        parts[0], manifests[0], counts, failures, classes, [], [], [],
+        parts[0], manifests[0], counts, failures, classes, [], [], [], [], [],
         folder / "selection.parquet", folder / "removed.parquet", folder / "summary.json", folder / "settings.json", 2,
     )  # fmt: skip
 

@@ -57,6 +57,7 @@ DESCRIBE = settings.ExtractFeatures(batch_size=4, precision="float32")
 SCORE = settings.ScoreShards(classes_per_image=2, batch_size=4, precision="float32")
 REMOVE = Remove(closest=3)
 HAND, PAIRS, TOP = "features/hand", "duplicates/u/pairs.parquet", "selections/top"
+COPIES = "duplicates/u/copies.parquet"
 ENCODED = ("JPEG, quality 40", "caption strip")
 
 
@@ -181,16 +182,20 @@ def of_copies() -> str:
         settings.FindCopies(num_parts=3, evaluation={"d": 1}),
         Path(f"{HAND}/u/images-00000.parquet"), Path("index/u/manifest-00000.json"),
         [Path(f"{HAND}/d/images-00000.parquet")], [Path("index/d/manifest-00000.json")],
-        Path("copies.parquet"),
+        Path(COPIES),
     )  # fmt: skip
-    return digest("copies.parquet")
+    return digest(COPIES)
 
 
 def of_review() -> str:
     """Of the data of the page, but for its pictures."""
     of_merged_duplicates()
     made = settings.MakeReviewPage(
-        num_pairs=5, num_parts=3, evaluation={"d": 1}, classes=inputs.CLASSES
+        num_pairs=5,
+        num_parts=3,
+        evaluation={"d": 1},
+        classes=inputs.CLASSES,
+        own_classes=None,
     )
     manifests = [Path(f"index/{name}/manifest-00000.json") for name in ("u", "d")]
     make_review_page.main(made, Path(PAIRS), manifests[0], manifests[1:], Path("review.html"))
@@ -310,7 +315,7 @@ def of_selection() -> str:
     select.main(
         made, Path("scores/part-00000.parquet"), Path("index/u/manifest-00000.json"),
         Path("images.json"), Path("failures.parquet"), Path("classes.txt"),
-        [Path("duplicates/u/nearest-00000.parquet")], [Path("copies.parquet")],
+        [Path("duplicates/u/nearest-00000.parquet")], [Path(PAIRS)], [Path(COPIES)],
         [Path("near_copies.parquet")], [], *map(Path, outputs), workers=1,
     )  # fmt: skip
     return digest(*outputs[:2]) + summary_digest(outputs[2], "selection_sha256")

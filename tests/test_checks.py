@@ -141,6 +141,7 @@ def test_presets_are_not_changed_by_a_configuration() -> None:
         {"models.student.resize": 28},
         {"recipes.pretrain.warmup_images": 300},
         {"duplicates.remove.max_distance": 0.5},
+        {"duplicates.leak_distance": 0.5},
         {"selections.second": {"teacher": "student", "unlabeled": "unlabeled",
                                "images_per_class": 1},
          "models.third": {"arch": "resnet18", "pretrain": {"on": "second", "recipe": "pretrain"}}},
@@ -448,6 +449,10 @@ MEANING: dict[str, tuple[dict[str, Any], str]] = {
         {"duplicates.remove.max_distance": 0.6},
         "duplicates.remove.max_distance: 0.6 is more than record_distance 0.5, so not all such "
         "pairs are recorded; raise that one.",
+    ),
+    "leaks farther than recorded": (
+        {"duplicates.leak_distance": 0.6},
+        "duplicates.leak_distance: 0.6 is more than record_distance 0.5, so not all such pairs are ",
     ),
 }  # fmt: skip
 

@@ -95,6 +95,7 @@ def lay_out(plan: Plan) -> Laid:
         plan.selection_failures: selections,
         plan.selection_nearest: selections,
         plan.first_selection_nearest: selections,
+        plan.selection_pairs: selections,
         plan.selection_near_copies: selections,
         plan.selection_copies: selections,
         plan.reviewed: selections,
@@ -370,10 +371,19 @@ def test_class_names_of_a_selection_are_its_teachers() -> None:
     assert path == "results/models/teacher/train/classes.txt"
 
 
+def test_a_review_page_names_the_classes_of_u_where_they_are_its_own() -> None:
+    own = {"datasets__unlabeled__labels": True, "datasets__unlabeled__classes": ["fox", "elk"]}
+    for plan, classes in ((make(), None), (make(**own), ["fox", "elk"])):
+        raw = plan.make_review_page(at(dataset="unlabeled"))
+        assert step_settings.MakeReviewPage.model_validate_json(raw).own_classes == classes
+
+
 def test_a_review_is_read(tmp_path: Path) -> None:
     (tmp_path / "review.csv").touch()
     plan = make(duplicates__remove__reviewed=f"{tmp_path}/review.csv")
     assert plan.reviewed(at(selection="top")) == [f"{tmp_path}/review.csv"]
+    assert plan.report_inputs()["reviewed"] == [f"{tmp_path}/review.csv"]
+    assert make().report_inputs()["reviewed"] == []
 
 
 def test_features_are_made_by_one_rule_or_by_the_other() -> None:

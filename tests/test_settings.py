@@ -31,6 +31,7 @@ values = {
     float | None: st.none() | st.floats(0, 2),
     Remove: st.builds(Remove, closest=st.integers(0, 9)),
     Recipe: st.builds(Recipe, images=st.integers(1, 10**9), base_lr=st.floats(1e-9, 10.0)),
+    step_settings.Classes | None: st.none() | st.lists(text, max_size=3),
     Remove | None: st.none() | st.builds(Remove, closest=st.integers(0, 9)),
     ScoreShards: st.builds(ScoreShards, classes_per_image=st.integers(1, 9)),
     ExtractFeatures: st.builds(ExtractFeatures, batch_size=st.integers(1, 9)),

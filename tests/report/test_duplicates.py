@@ -24,5 +24,10 @@ def test_the_cut_of_the_closest_is_the_distance_of_the_last_of_them() -> None:
     assert cuts == [("closest 2", 0.2), ("max_distance 0.5", 0.5)]
 
 
+def test_a_distance_of_nothing_is_a_cut() -> None:
+    cuts = cuts_in_force(Remove(max_distance=0), np.array([0.1]))
+    assert cuts == [("max_distance 0", 0)]
+
+
 def test_without_a_rule_there_is_no_cut() -> None:
     assert cuts_in_force(Remove(), np.array([0.1])) == []

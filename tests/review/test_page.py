@@ -13,6 +13,7 @@ from semisup import schemas, settings, tables
 from semisup.removal import read_review
 from semisup.review.page import escape_json, render
 from semisup.steps import make_review_page
+from semisup.tars import content_hash
 
 HOSTILE = [
     "</script><script>document.title='owned'</script>",
@@ -172,7 +173,11 @@ def test_the_page_of_the_step_decides_what_is_removed(
     }
     tables.write_table(tmp_path / "pairs.parquet", columns, schemas.DUPLICATES)
     made_of = settings.MakeReviewPage(
-        num_pairs=4, num_parts=2, evaluation={"test": 1}, classes=["ant", "<b>bee"]
+        num_pairs=4,
+        num_parts=2,
+        evaluation={"test": 1},
+        classes=["ant", "bee"],
+        own_classes=["fox", "<b>bee"],
     )
     page = tmp_path / "review.html"
     make_review_page.main(made_of, tmp_path / "pairs.parquet", unlabeled[0], [test[0]], page)
@@ -186,7 +191,12 @@ def test_the_page_of_the_step_decides_what_is_removed(
     )
     browser.press("r", "k", "r", "d")
     downloaded(browser)
-    decided, removes = read_review(browser.folder / "reviewed.csv", unlabeled)
-    assert decided.tolist() == [0, 1, 1 << 32]
-    assert removes.tolist() == [True, False, True]
+    decided = read_review(browser.folder / "reviewed.csv", unlabeled)
+    assert decided.identity.tolist() == [0, 1, 1 << 32]
+    assert decided.evaluation_dataset.tolist() == ["test"] * 3
+    assert decided.evaluation.tolist() == [0, 1, 2]
+    assert decided.removes.tolist() == [True, False, True]
+    file = pd.read_csv(browser.folder / "reviewed.csv", dtype=str)
+    assert set(file.dataset) == {"unlabeled"}
+    assert file.content_hash[1] == content_hash(samples[1][1]["jpg"]).hex()
     assert browser.problems() == []

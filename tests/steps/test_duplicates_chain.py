@@ -319,6 +319,28 @@ def test_one_pass_that_is_killed_goes_on_with_the_same_bytes(
     assert [digest(path) for path in resumed] == [digest(path) for path in calm]
 
 
+def images_with(path: Path, hashes: list[int]) -> Path:
+    """What is told of images of one shard whose pixels these numbers stand for."""
+    columns = {"shard_id": [0] * len(hashes), "sample_index": range(len(hashes))}
+    columns |= {"pixel_hash": [np.array([h, 1], np.uint64).tobytes() for h in hashes]}
+    columns |= {"perceptual_hash": hashes, "status": ["ok"] * len(hashes)}
+    tables.write_table(path, columns | {"reason": [""] * len(hashes)}, schemas.DESCRIBED)
+    return path
+
+
+def test_a_copy_is_told_of_each_dataset_that_holds_the_same(tmp_path: Path) -> None:
+    """Two images of U that are an evaluation image are copies of each other too."""
+    hashes = {"other": [8, 5], "test": [5, 7, 7], "u": [1, 7, 7, 1, 5]}
+    sources = [
+        Source(name, [images_with(tmp_path / name, numbers)], [])
+        for name, numbers in hashes.items()
+    ]
+    for at_a_time in (100, 2):
+        found = same_pixels(sources, at_a_time)
+        rows = zip(*(column.tolist() for column in found), strict=True)
+        assert list(rows) == [(1, 1, 1), (2, 1, 1), (2, 2, 1), (3, 2, 0), (4, 0, 1), (4, 1, 0)]
+
+
 def test_rounds_of_hashes_find_the_same_copies(searched: Searched) -> None:
     sources = [
         Source(name, [searched.folder / folder / "images-00000.parquet"], [])
@@ -381,6 +403,24 @@ def test_leaks_are_found_in_u_and_in_what_was_selected_by_both_descriptors(leake
     }  # fmt: skip
 
 
+def test_an_image_with_the_same_pixels_is_leaked_where_no_pair_says_so(leaked: Path) -> None:
+    """As of images without a feature, or where the pairs were bounded."""
+    pairs = {name: [] for name in schemas.DUPLICATES.names}
+    tables.write_table(leaked / "duplicates/unlabeled/pairs.parquet", pairs, schemas.DUPLICATES)
+    leaks, _ = measure(leaked)
+    leaks = leaks[leaks.by == "features"]
+    images = ["source", "evaluation_dataset", "evaluation_shard_id", "evaluation_sample_index"]
+    assert sorted(map(tuple, leaks[images].to_numpy().tolist())) == [
+        (source, *image)
+        for source in ("top", "unlabeled")
+        for image in (("other", 0, 3), ("test", 0, 2))
+    ]
+    (leaked / "duplicates/unlabeled/copies.parquet").unlink()  # of D there is none
+    of_labelled, _ = measure(leaked, unlabeled=[], labelled=["unlabeled"], selections={})
+    of_labelled = of_labelled[of_labelled.by == "features"]
+    pd.testing.assert_frame_equal(of_labelled, leaks[leaks.source == "unlabeled"])
+
+
 def test_the_cut_of_leaks_is_what_removes_the_farthest(leaked: Path) -> None:
     nearest = pd.read_parquet(leaked.parent / "nearest-00000.parquet").distance.sort_values()
     _, summary = measure(leaked, remove={"closest": 5, "max_distance": 0.001})
@@ -401,6 +441,22 @@ def test_pairs_that_may_have_been_dropped_are_said(leaked: Path) -> None:
     assert measure(leaked)[1]["complete_to"] == {}
     _, summary = measure(leaked, max_pairs=220)
     assert 0 < summary["complete_to"]["unlabeled"] <= 2
+
+
+def test_calibration_leaves_out_what_it_cannot_read_and_decodes_what_its_dataset_may_hold(
+    searched: Searched, tmp_path: Path, network: Path, caplog
+) -> None:
+    made_of = settings.CalibrateDuplicates(
+        num_images=2, seed=1, precision="float32", evaluation=searched.evaluation
+    )
+    manifests = [tmp_path / name / "manifest-00000.json" for name in ("other", "test")]
+    firsts = [searched.folder / name / "part-00000.parquet" for name in ("other", "test")]
+    small = tables.read_json(manifests[0]) | {"max_pixels": 1}
+    tables.write_json(manifests[0], small)
+    calibrate_duplicates.main(made_of, firsts, manifests, network, tmp_path / "made", 1)
+    found = pd.read_parquet(tmp_path / "made")
+    assert found.groupby("evaluation_dataset").size().to_dict() == {"test": 2 * len(KINDS)}
+    assert "2 evaluation images were left out: {'too_many_pixels': 2}" in caplog.text
 
 
 def test_calibration_measures_each_kind_against_its_original(

@@ -19,7 +19,15 @@ def test_the_report_says_how_many_evaluation_images_are_leaked_into_what(outcome
     assert "test 40 unlabeled 0 not compared" in text
     assert "test 40 top 1 1" in text
     assert "3 images of test share their hash" in text
-    assert "Of unlabeled not all pairs are recorded beyond 0.0800" in text
+    assert "Of unlabeled not all pairs are recorded from 0.0800 on" in text
+
+
+@pytest.mark.parametrize(("cut", "said"), [(0.07, False), (0.08, True)])
+def test_pairs_that_may_be_missing_at_the_cut_itself_are_said(outcome, cut, said) -> None:
+    """Others as far apart as the last recorded may have been dropped."""
+    outcome.prepare()
+    with outcome.edited("duplicates/leaks.json", lambda summary: summary.update(cut=cut)):
+        assert ("not all pairs are recorded" in text_of(outcome.write())) == said
 
 
 def test_accuracy_is_split_into_leaked_and_clean_images(outcome) -> None:
@@ -52,6 +60,16 @@ def test_a_review_shows_what_a_cut_would_remove_wrongly(outcome, tmp_path) -> No
     text = text_of(outcome.make())
     assert "reviewed, up to kept removed 0.0500 0 1" not in text  # two pairs share the first bin
     assert "0.2000 1 0" in text
+
+
+def test_a_decision_counts_at_the_distance_of_its_pair(outcome, tmp_path) -> None:
+    """Image 0 is 0.05 from the closest evaluation image, and 0.3 from the one it was seen beside."""
+    review = tmp_path / "reviewed.csv"
+    review.write_text("shard_id,sample_index,distance,decision\n0,0,0.3,keep\n0,1,,remove\n")
+    outcome.config["duplicates"]["remove"]["reviewed"] = str(review)
+    text = text_of(outcome.make())
+    assert "0.3000 1 0" in text
+    assert "0.1400 0 1" in text
 
 
 def test_a_model_learned_from_all_its_stages_and_from_where_it_started() -> None:

@@ -62,6 +62,24 @@ def test_missing_duplicate_removal_asks_for_attention(outcome: Outcome) -> None:
     assert "No near-duplicates of evaluation images were looked for" in text
 
 
+def test_duplicates_that_no_rule_removes_ask_for_attention(outcome: Outcome) -> None:
+    warning = "no rule in duplicates.remove removes any"
+    outcome.config["duplicates"]["remove"] = {}
+    assert warning in text_of(outcome.make())
+    outcome.config["duplicates"]["remove"] = {"max_distance": 0}
+    assert warning not in text_of(outcome.make())
+
+
+def test_fewer_close_images_than_shall_be_removed_ask_for_attention(outcome: Outcome) -> None:
+    outcome.config["duplicates"]["remove"] = {"closest": 4}
+    assert "duplicates.remove.closest is" not in text_of(outcome.make())
+    outcome.config["duplicates"]["remove"] = {"closest": 5000}
+    assert (
+        "duplicates.remove.closest is 5,000, but only 4 images of unlabeled are within record_distance "
+        "0.6 of an evaluation image: raise duplicates.record_distance, or lower closest."
+    ) in text_of(outcome.make())
+
+
 def test_a_picture_that_cannot_be_read_is_replaced_by_the_reason(outcome: Outcome) -> None:
     outcome.prepare()
     for path in outcome.folder.glob("test-*.tar"):

@@ -113,6 +113,7 @@ class Chain:
             self.folder / "failures.parquet",
             self.teacher.with_name("classes.txt"),
             [],
+            [],
             [files["copies"]] if "copies" in files else [],
             [],
             [files["reviewed"]] if "reviewed" in files else [],
@@ -711,6 +712,7 @@ def test_what_is_decided_on_the_review_page_changes_the_selection(
     pairs = whole[names].head(3).to_dict("records")
     for place, pair in enumerate(pairs):
         pair |= {"evaluation_dataset": "test", "evaluation_key": "t", "distance": 0.1 * place}
+        pair |= {"evaluation_shard_id": 0, "evaluation_sample_index": place}
         pair |= {"class": "", "evaluation_class": "", "pictures": [0, 0]}
     page = tmp_path / "review.html"
     page.write_text(render("Pairs", pairs, [""], ["none"]))

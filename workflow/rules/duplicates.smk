@@ -195,13 +195,14 @@ rule calibrate_duplicates:
         " > {log:q} 2>&1"
 
 
-# Needs: the closest pairs of U and D, what their pixels tell, the selections.
+# Needs: the closest pairs of U and D, copies, what their pixels tell, the selections.
 # Makes: the evaluation images with a near-duplicate in what may be learned from; the summary is
 #        small, so that leaks that come out the same make nothing stale.
 rule measure_leaks:
     input:
         pairs=plan.compared_pairs(),
         nearest=plan.compared_nearest(),
+        copies=plan.compared_copies(),
         images=plan.compared_images(),
         evaluation=plan.evaluation_tables("images"),
         selections=plan.compared_selections(),

@@ -16,6 +16,7 @@ rule select:
         classes=plan.selection_classes,
         nearest=plan.selection_nearest,
         first_nearest=plan.first_selection_nearest,
+        pairs=plan.selection_pairs,
         copies=plan.selection_copies,
         near_copies=plan.selection_near_copies,
         reviewed=plan.reviewed,
@@ -42,6 +43,7 @@ rule select:
         " --failures {input.failures:q}"
         " --classes {input.classes:q}"
         " --first-nearest {input.first_nearest:q}"
+        " --pairs {input.pairs:q}"
         " --copies {input.copies:q}"
         " --near-copies {input.near_copies:q}"
         " --reviewed {input.reviewed:q}"

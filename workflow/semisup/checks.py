@@ -180,10 +180,15 @@ def _check_meaning(config: Config) -> Iterator[str]:
             what = f"is more than all {recipe.images} images of the recipe"
             yield problem(f"recipes.{name}.warmup_images", recipe.warmup_images, what, "lower it")
     if config.duplicates:
-        limit, farthest = config.duplicates.record_distance, config.duplicates.remove.max_distance
-        if farthest is not None and farthest > limit:
-            what = f"is more than record_distance {limit}, so not all such pairs are recorded"
-            yield problem("duplicates.remove.max_distance", farthest, what, "raise that one")
+        limit = config.duplicates.record_distance
+        cuts = {
+            "remove.max_distance": config.duplicates.remove.max_distance,
+            "leak_distance": config.duplicates.leak_distance,
+        }
+        for key, farthest in cuts.items():
+            if farthest is not None and farthest > limit:
+                what = f"is more than record_distance {limit}, so not all such pairs are recorded"
+                yield problem(f"duplicates.{key}", farthest, what, "raise that one")
 
 
 def _check_sweep(config: Config, name: str, unlabeled: set[str]) -> Iterator[str]:

@@ -334,8 +334,13 @@ class Remove(Section):
         None,
         min_length=1,
         description="CSV with columns shard_id, sample_index, decision (keep or remove), as the review "
-        "page writes it: overrides the rules about evaluation images. A column `key`, if there is one, "
-        "must hold the keys of these images.",
+        "page writes it: overrides the rules about evaluation images. `remove` removes the image. `keep` "
+        "is about the pair its row names (evaluation_dataset, evaluation_shard_id, "
+        "evaluation_sample_index): the image is removed all the same if a rule holds for another pair "
+        "of it, as with an evaluation set that was added since; of a list without these columns, it "
+        "is about the image as a whole. Rows of other datasets than the selection's, by a column "
+        "`dataset`, are left out: one file holds the lists of several. Columns `key` and `content_hash`, "
+        "if there are any, must hold those of the images.",
     )
     evaluation_copies: bool = Field(
         True, description="Images with the bytes or the pixels of an evaluation image."
@@ -402,7 +407,7 @@ class Duplicates(Section):
         ge=0,
         le=2,
         description="What the report calls a leak: an evaluation image with an image at most this far "
-        "away in what models learn from. Default: the largest distance that `remove` removes.",
+        "away, or of the same pixels, in what models learn from. Default: the largest distance that `remove` removes.",
     )
     calibration_images: int = Field(
         300,

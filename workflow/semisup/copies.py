@@ -1,4 +1,4 @@
-"""Images with the same bytes or the same pixels: as an evaluation image, or as one earlier in U."""
+"""Images with the same bytes or the same pixels: as an evaluation image, and as one earlier in U."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +26,10 @@ class Source(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Copies by identity, and for each the first image that is the same: its source, its identity."""
+    """Copies by identity, and the first image that is the same: its source, its identity.
+
+    An image is here once for each source that holds the same, sources in their order.
+    """
 
     copy: np.ndarray
     first_source: np.ndarray
@@ -34,19 +37,23 @@ class Found(NamedTuple):
 
 
 def same_pixels(sources: list[Source], at_a_time: int = IMAGES_AT_A_TIME) -> Found:
-    """Images of the last source whose pixels stand earlier in the sources, by identity."""
+    """Images of the last source whose pixels stand in another source, or earlier in their own."""
     num_images = sum(tables.count_rows(path) for source in sources for path in source.images)
     rounds = max(-(-num_images // at_a_time), 1)
     found = []
     for share in range(rounds):
         blocks = list(_hashes(sources, share, rounds))
         source, identity, hashes = map(np.concatenate, zip(*blocks, strict=True))
-        copy, first = find_copies(np.arange(len(identity)), hashes)
-        own = source[copy] == len(sources) - 1
-        copy, first = copy[own], first[own]
-        found.append(Found(identity[copy], source[first], identity[first]))
+        # Few of U's images are in any group of equal ones: all that follows looks at those alone.
+        several = np.union1d(*find_copies(np.arange(len(identity)), hashes))
+        for position in range(len(sources)):
+            rows = several[np.isin(source[several], (position, len(sources) - 1))]
+            copy, first = find_copies(rows, hashes[rows])
+            own = (source[copy] == len(sources) - 1) & (source[first] == position)
+            copy, first = copy[own], first[own]
+            found.append(Found(identity[copy], source[first], identity[first]))
     together = Found(*map(np.concatenate, zip(*found, strict=True)))
-    order = np.argsort(together.copy)
+    order = np.lexsort((together.first_source, together.copy))
     return Found(*(column[order] for column in together))
 
 

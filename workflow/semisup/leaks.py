@@ -1,4 +1,4 @@
-"""Which evaluation images have a near-duplicate in what models learn from."""
+"""Which evaluation images have a near-duplicate, or a copy, in what models learn from."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import faiss
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from semisup import schemas, tables
 from semisup.copies import DECODED
@@ -33,6 +34,25 @@ def by_features(pairs: pa.Table, cut: float, learned: np.ndarray | None = None) 
         rows = rows[np.isin(tables.identity(pairs, rows=rows), learned)]
     dataset = pairs["evaluation_dataset"].to_numpy()[rows]
     return _first_of_each(dataset, tables.identity(pairs, "evaluation_", rows), distance[rows])
+
+
+def by_pixels(evaluation: dict[str, pa.Table], hashes: pa.Array) -> Leak:
+    """Evaluation images with one of these pixel hashes; ``evaluation``: what is told of each set."""
+    blocks = [Leak(np.empty(0, object), np.empty(0, np.int64), np.empty(0, np.float32))]
+    for name, table in evaluation.items():
+        identity = tables.identity(table.filter(pc.is_in(table["pixel_hash"], hashes)))
+        columns = (
+            np.full(len(identity), name, object),
+            identity,
+            np.zeros(len(identity), np.float32),
+        )
+        blocks.append(Leak(*columns))
+    return joined(blocks)
+
+
+def joined(leaks: list[Leak]) -> Leak:
+    """Each evaluation image once, by its closest."""
+    return _first_of_each(*(np.concatenate(columns) for columns in zip(*leaks, strict=True)))
 
 
 def by_hash(
@@ -62,6 +82,30 @@ def _first_of_each(dataset: np.ndarray, identity: np.ndarray, distance: np.ndarr
     new = np.ones(len(order), bool)
     new[1:] = (dataset[1:] != dataset[:-1]) | (identity[1:] != identity[:-1])
     return Leak(dataset[new], identity[new], distance[new])
+
+
+def read_decoded(paths: list[Path]) -> pa.Table:
+    """Identities and pixel hashes of the decoded images of a dataset."""
+    names = ["shard_id", "sample_index", "pixel_hash", "status"]
+    parts = [tables.read_table(path, schemas.DESCRIBED, names) for path in paths]
+    table = pa.concat_tables(parts).unify_dictionaries()
+    decoded = pc.is_in(table["status"].cast(pa.string()), pa.array(DECODED))
+    return table.filter(decoded).drop_columns("status")
+
+
+def read_copied(
+    path: Path, evaluation: dict[str, pa.Table], learned: np.ndarray | None = None
+) -> pa.Array:
+    """Pixel hashes of the evaluation images that stand in U too, or in some of its images."""
+    table = tables.read_table(path, schemas.COPIES)
+    if learned is not None:
+        table = table.filter(pa.array(np.isin(tables.identity(table), learned)))
+    found = [pa.array([], schemas.DESCRIBED.field("pixel_hash").type)]
+    for name, told in evaluation.items():
+        own = tables.identity(table.filter(pc.equal(table["first_dataset"], name)), "first_")
+        rows = pa.array(np.isin(tables.identity(told), own))
+        found += told["pixel_hash"].filter(rows).chunks
+    return pa.concat_arrays(found)
 
 
 def read_hashes(

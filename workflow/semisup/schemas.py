@@ -116,7 +116,8 @@ DUPLICATES = pa.schema(
 )
 
 # results/duplicates/{dataset}/copies.parquet: images with the bytes or the pixels of an evaluation
-# image or, where there is none, of an earlier image of the dataset. Order: identity.
+# image, or of an earlier image of the dataset: a row for each dataset that holds the same. Order:
+# identity, evaluation dataset, the own dataset last.
 COPIES = pa.schema(
     [
         *IDENTITY,

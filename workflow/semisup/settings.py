@@ -130,19 +130,20 @@ class MergeDuplicates(Settings):
 
 
 class FindCopies(Settings):
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     num_parts: int
     evaluation: dict[str, int]
 
 
 class MakeReviewPage(Settings):
-    """``classes``: names, by label, where the images have any."""
+    """``classes``: of the evaluation sets; ``own_classes``: of U, where it has others."""
 
-    version: Literal[1] = 1
+    version: Literal[3] = 3
     num_pairs: int
     num_parts: int
     evaluation: dict[str, int]
     classes: Classes
+    own_classes: Classes | None
 
 
 class TrainCells(Settings):
@@ -183,7 +184,7 @@ class MeasureLeaks(Settings):
     ``leak_distance``: None for the largest distance that ``remove`` removes.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     descriptor: str
     leak_distance: float | None
     record_distance: float
@@ -222,7 +223,7 @@ class CountImages(Settings):
 class Select(Settings):
     """``tags``: for variant random, the class each label of U means, or -1."""
 
-    version: Literal[4] = 4
+    version: Literal[5] = 5
     num_parts: int
     variant: str
     rank_by: str
@@ -260,5 +261,5 @@ class Evaluate(Settings):
 class Report(Settings):
     """The whole configuration: the report shows it."""
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     config: dict[str, object]

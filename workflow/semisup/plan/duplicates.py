@@ -124,11 +124,16 @@ class Duplicates(Scores):
 
     def make_review_page(self, wildcards: Wildcards) -> str:
         assert self.config.duplicates is not None
+        classes = datasets.dataset_classes(self.config.datasets[self.config.evaluate.on[0]])
+        own = classes
+        if self.has_labels(wildcards.dataset):
+            own = datasets.dataset_classes(self.config.datasets[wildcards.dataset])
         return settings.MakeReviewPage(
             num_pairs=self.config.duplicates.review_pairs,
             num_parts=len(self.parts(wildcards.dataset)),
             evaluation=self._evaluation_sets(),
-            classes=datasets.dataset_classes(self.config.datasets[self.config.evaluate.on[0]]),
+            classes=classes,
+            own_classes=None if own == classes else own,
         ).canonical()
 
     def calibrate_duplicates(self, wildcards: Wildcards) -> str:
@@ -153,6 +158,11 @@ class Duplicates(Scores):
     def compared_nearest(self) -> list[str]:
         return [
             p for name in sorted(self.unlabeled) for p in self.duplicate_tables(name, "nearest")
+        ]
+
+    def compared_copies(self) -> list[str]:
+        return [
+            f"{self.results}/duplicates/{name}/copies.parquet" for name in sorted(self.unlabeled)
         ]
 
     def compared_selections(self) -> list[str]:

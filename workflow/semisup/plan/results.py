@@ -47,6 +47,8 @@ class Plan(Selections):
                 for name in sorted(self.unlabeled)
                 if config.duplicates
             ],
+            # A decision may change no selection, and still what the report says of them all.
+            "reviewed": self.reviewed(),
             "selections": [f"{base}/selections/{name}/summary.json" for name in config.selections],
             "packed": [path for name in config.selections for path in self.manifests(name)],
             "metrics": [f"{base}/models/{m}/{s}/metrics.parquet" for m, s in trained],

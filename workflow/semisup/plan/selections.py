@@ -51,6 +51,10 @@ class Selections(Duplicates):
     def first_selection_nearest(self, wildcards: Wildcards) -> list[str]:
         return self.selection_nearest(wildcards)[:1]
 
+    def selection_pairs(self, wildcards: Wildcards) -> list[str]:
+        unlabeled = self._selection(wildcards).unlabeled
+        return [self.merged_pairs(unlabeled)] if self.config.duplicates else []
+
     def selection_near_copies(self, wildcards: Wildcards) -> list[str]:
         folder = f"{self.results}/duplicates/{self._selection(wildcards).unlabeled}"
         return [f"{folder}/near_copies.parquet"] if self._within else []
@@ -59,7 +63,7 @@ class Selections(Duplicates):
         folder = f"{self.results}/duplicates/{self._selection(wildcards).unlabeled}"
         return [f"{folder}/copies.parquet"] if self.config.duplicates else []
 
-    def reviewed(self, wildcards: Wildcards) -> list[str]:
+    def reviewed(self, wildcards: Wildcards | None = None) -> list[str]:
         duplicates = self.config.duplicates
         return [duplicates.remove.reviewed] if duplicates and duplicates.remove.reviewed else []
 

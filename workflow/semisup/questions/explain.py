@@ -133,28 +133,33 @@ def _show(score: float) -> str:
 def _why(selected: Selected, reason: str, identity: int) -> str:
     plan, wildcards = selected.plan, selected.wildcards
     if reason in (COPY, COPY_OF_EVALUATION):
-        row = _row_of(plan.selection_copies(wildcards), schemas.COPIES, identity)
+        unlabeled = plan.config.selections[wildcards.selection].unlabeled
+        rows = _rows_about(plan.selection_copies(wildcards), schemas.COPIES, identity)
+        row = next(r for r in rows if (r["first_dataset"] == unlabeled) == (reason == COPY))
         first = f"sample {row['first_sample_index']} of shard {row['first_shard_id']}"
         return f"the same {row['same']} as {first} of {row['first_dataset']}"
     if reason == NEAR_COPY:
-        row = _row_of(plan.selection_near_copies(wildcards), schemas.NEAR_COPIES, identity)
+        row = next(
+            _rows_about(plan.selection_near_copies(wildcards), schemas.NEAR_COPIES, identity)
+        )
         first = f"sample {row['first_sample_index']} of shard {row['first_shard_id']}"
         return f"close to {first}, at distance {row['distance']:.4f}"
-    row = _row_of(plan.selection_nearest(wildcards), schemas.NEAREST, identity)
-    if not row:
+    nearest = [*_rows_about(plan.selection_nearest(wildcards), schemas.NEAREST, identity)]
+    if not nearest:
         return "by the review"
+    row = nearest[0]
     of = f"sample {row['evaluation_sample_index']} of shard {row['evaluation_shard_id']}"
     of += f" of {row['evaluation_dataset']}"
     return f"a near-duplicate of {of}, at distance {row['distance']:.4f}"
 
 
-def _row_of(paths: list[str], schema: pa.Schema, identity: int) -> dict[str, Any]:
-    """What tables say of an image; nothing where they do not hold it."""
+def _rows_about(paths: list[str], schema: pa.Schema, identity: int) -> Iterator[dict[str, Any]]:
+    """What tables say of an image."""
     for path in map(Path, paths):
         identities = tables.identity(tables.read_table(path, schema, ["shard_id", "sample_index"]))
-        if len(rows := np.flatnonzero(identities == identity)[:1]):
-            return tables.read_rows(path, schema, rows).to_pylist()[0]
-    return {}
+        rows = np.flatnonzero(identities == identity)
+        if len(rows):
+            yield from tables.read_rows(path, schema, rows).to_pylist()
 
 
 def _rows_of(part: Part, identity: int) -> Ranked:

@@ -40,6 +40,13 @@ def find_warnings(
             if view.removed_share > MAX_REMOVED_RATE
         ),
         *(
+            f"duplicates.remove.closest is {view.remove.closest:,}, but only {view.num_close:,} images of "
+            f"{view.unlabeled} are within record_distance {view.record_distance:g} of an evaluation "
+            "image: raise duplicates.record_distance, or lower closest."
+            for view in duplicates
+            if view.remove.closest > view.num_close
+        ),
+        *(
             f"{100 * account.failure_rate:.1f} % of the samples of {account.name} failed."
             for account in accounts
             if account.failure_rate > MAX_FAILURE_RATE
@@ -95,11 +102,10 @@ def _missing_parts(plan: Plan, lines: list[Line]) -> Iterator[str]:
             "from may contain them. Add the section duplicates."
         )
     remove = config.duplicates.remove if config.duplicates else None
-    if (
-        config.selections
-        and remove
-        and not (remove.closest or remove.max_distance or remove.reviewed)
-    ):
+    decides = remove and (
+        remove.closest or remove.max_distance is not None or remove.reviewed is not None
+    )
+    if config.selections and remove and not decides:
         yield "Near-duplicates were looked for, but no rule in duplicates.remove removes any."
     if not lines:
         yield "No model predicts the classes of the evaluation sets, so nothing was measured."

@@ -105,7 +105,7 @@ def cuts_in_force(remove: Remove, distances: np.ndarray) -> list[tuple[str, floa
     if remove.closest and len(distances):
         last = float(distances[min(remove.closest, len(distances)) - 1])
         cuts.append((f"closest {remove.closest:,}", last))
-    if remove.max_distance:
+    if remove.max_distance is not None:
         cuts.append((f"max_distance {remove.max_distance:g}", remove.max_distance))
     return cuts
 
@@ -158,7 +158,7 @@ def _view_copies(plan: Plan, unlabeled: str) -> tuple[int, int, int, list[Copied
     path = Path(f"{plan.results}/duplicates/{unlabeled}/copies.parquet")
     table = tables.read_table(path, schemas.COPIES)
     own = pc.equal(table["first_dataset"], unlabeled)
-    num_same = len(table) - int(pc.sum(own).as_py() or 0)
+    num_same = len(np.unique(tables.identity(table.filter(pc.invert(own)))))
     table = table.filter(own)
     firsts, times = np.unique(tables.identity(table, "first_"), return_counts=True)
     most = np.lexsort((firsts, -times))[:MAX_COPIES]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
@@ -164,17 +165,18 @@ def _view_review(plan: Plan, num_bins: int = 5) -> list[Reviewed]:
     duplicates = plan.config.duplicates
     if not (duplicates and duplicates.remove.reviewed):
         return []
-    rows = []
+    distances, decisions = [np.empty(0, np.float32)], [np.empty(0, bool)]
     for name in sorted(plan.unlabeled):
         pairs = tables.read_table(Path(plan.merged_pairs(name)), schemas.DUPLICATES)
         manifests = [Path(path) for path in plan.manifests(name)]
-        decided, removes = read_review(Path(duplicates.remove.reviewed), manifests)
+        review = read_review(Path(duplicates.remove.reviewed), manifests)
         identity, first = np.unique(tables.identity(pairs), return_index=True)
-        at = np.searchsorted(identity, decided).clip(max=max(len(identity) - 1, 0))
-        known = identity[at] == decided if len(identity) else np.zeros(len(decided), bool)
-        rows.append((pairs["distance"].to_numpy()[first[at[known]]], removes[known]))
-    distance = np.concatenate([row[0] for row in rows])
-    removes = np.concatenate([row[1] for row in rows])
+        closest = pd.Series(pairs["distance"].to_numpy()[first], identity)
+        apart = review["distance"].fillna(review["identity"].map(closest))
+        review = review.assign(distance=apart).dropna()
+        distances.append(review["distance"].to_numpy(np.float32))
+        decisions.append(review["removes"].to_numpy(bool))
+    distance, removes = np.concatenate(distances), np.concatenate(decisions)
     shares = np.linspace(0, 1, num_bins + 1)[1:]
     edges: np.ndarray = np.unique(np.quantile(distance, shares)) if len(distance) else distance
     found, last = [], -1.0

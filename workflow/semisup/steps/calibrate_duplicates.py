@@ -1,6 +1,7 @@
 """How far near-duplicates are from their originals: measured on planted ones, kind by kind."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,8 @@ def draw(evaluation: Evaluation, num_images: int, seed: int) -> np.ndarray:
 def read_pixels(
     evaluation: Evaluation, rows: np.ndarray, manifests: dict[str, list[Path]]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Each of these rows with the pixels of its image."""
+    """Each of these rows with the pixels of its image, but for those that can be read no more."""
+    failed: Counter[str] = Counter()
     for position, name in enumerate(evaluation.names):
         own = rows[evaluation.dataset[rows] == position]
         wanted = evaluation.images.identity[own]
@@ -94,8 +96,15 @@ def read_pixels(
             for row, place in zip(own[here].tolist(), at.tolist(), strict=True):
                 sample = samples.table.slice(place, 1).to_pylist()[0]
                 path = samples.shard_paths[sample["shard_id"]]
-                content = read_range(path, sample["offset"], sample["size_bytes"])
-                yield row, images.decode(content)
+                try:
+                    content = read_range(path, sample["offset"], sample["size_bytes"])
+                    pixels = images.decode(content, samples.max_pixels)
+                except images.ImageError as error:
+                    failed[error.kind] += 1
+                    continue
+                yield row, pixels
+    if failed:
+        log.warning("%d evaluation images were left out: %s", failed.total(), dict(failed))
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""Find the images of U with the bytes or pixels of an evaluation image, or of an earlier one of U."""
+"""Find the images of U with the bytes or pixels of an evaluation image, and of an earlier one of U."""
 
 import logging
 from collections import Counter

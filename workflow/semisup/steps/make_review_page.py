@@ -33,7 +33,10 @@ def main(
     manifests = {unlabeled: tables.part_paths(first_manifest, settings.num_parts)}
     for name, first in zip(sorted(settings.evaluation), evaluation_manifests, strict=True):
         manifests[name] = tables.part_paths(first, settings.evaluation[name])
-    shown = Shown(manifests, settings.classes)
+    classes = dict.fromkeys(manifests, settings.classes)
+    if settings.own_classes is not None:
+        classes[unlabeled] = settings.own_classes
+    shown = Shown(manifests, classes)
     for name in manifests:
         own = [row for row in rows if name in (unlabeled, row["evaluation_dataset"])]
         shown.read(name, {_identity(row, "" if name == unlabeled else EVALUATION) for row in own})
@@ -43,6 +46,7 @@ def main(
         theirs = row["evaluation_dataset"], _identity(row, EVALUATION)
         row["distance"] = round(row["distance"], 6)
         row |= {"class": shown.classes[ours], "evaluation_class": shown.classes[theirs]}
+        row |= {"dataset": unlabeled, "content_hash": shown.hashes[ours]}
         rendered.append(row | {"pictures": [shown.places[ours], shown.places[theirs]]})
     title = f"Closest pairs of {unlabeled} and {' and '.join(sorted(settings.evaluation))}"
     sources = [picture.src for picture in shown.pictures]
@@ -52,13 +56,14 @@ def main(
 
 
 class Shown:
-    """The pictures of the page, where each image has its own, and the names of their classes."""
+    """The pictures of the page, where each image has its own, their classes and content hashes."""
 
-    def __init__(self, manifests: dict[str, list[Path]], classes: list[str]) -> None:
+    def __init__(self, manifests: dict[str, list[Path]], classes: dict[str, list[str]]) -> None:
         self.manifests, self.class_names = manifests, classes
         self.pictures: list[Picture] = []
         self.places: dict[tuple[str, int], int] = {}
         self.classes: dict[tuple[str, int], str] = {}
+        self.hashes: dict[tuple[str, int], str] = {}
 
     def read(self, dataset: str, identities: set[int]) -> None:
         found = read_pictures(self.manifests[dataset], identities)
@@ -66,14 +71,17 @@ class Shown:
             self.places[dataset, identity] = len(self.pictures)
             self.pictures.append(picture)
             self.classes[dataset, identity] = ""
+        names = self.class_names.get(dataset, [])
         wanted = np.array(sorted(identities), np.int64)
         for manifest, here in parts_of(self.manifests[dataset], wanted):
-            table = read_samples([manifest], ["shard_id", "sample_index", "label"]).table
+            columns = ["shard_id", "sample_index", "label", "content_hash"]
+            table = read_samples([manifest], columns).table
             rows = np.searchsorted(tables.identity(table), wanted[here])
-            labels = table["label"].take(rows).to_pylist()
-            for identity, label in zip(wanted[here].tolist(), labels, strict=True):
-                if label is not None and 0 <= label < len(self.class_names):
-                    self.classes[dataset, identity] = self.class_names[label]
+            for row in table.take(rows).to_pylist():
+                identity, label = _identity(row, ""), row["label"]
+                self.hashes[dataset, identity] = row["content_hash"].hex()
+                if label is not None and 0 <= label < len(names):
+                    self.classes[dataset, identity] = names[label]
 
 
 def _identity(row: dict[str, Any], prefix: str) -> int:

@@ -8,7 +8,18 @@ import numpy as np
 import pyarrow as pa
 
 from semisup import schemas, settings, tables, tars
-from semisup.leaks import FEATURES, HASH, by_features, by_hash, leak_columns, read_hashes
+from semisup.leaks import (
+    FEATURES,
+    HASH,
+    by_features,
+    by_hash,
+    by_pixels,
+    joined,
+    leak_columns,
+    read_copied,
+    read_decoded,
+    read_hashes,
+)
 from semisup.removal import read_nearest
 from semisup.selection import closest_images
 from semisup.steps import run
@@ -25,12 +36,17 @@ def main(
 ) -> None:
     """Write the evaluation images that are leaked, and what was called close.
 
+    By features, or by the same pixels: these may lie beyond the cut, or have no feature at all.
     Of U by features alone: comparing a billion hashes is left out, what is selected is not.
     """
     features = results / "features" / settings.descriptor
     evaluation = {
         name: read_hashes(_parts(features / name, "images", settings.num_parts[name]))
         for name in sorted(settings.evaluation)
+    }
+    decoded = {
+        name: read_decoded(_parts(features / name, "images", settings.num_parts[name]))
+        for name in evaluation
     }
     cut = settings.leak_distance
     if cut is None:
@@ -40,13 +56,21 @@ def main(
         pairs = tables.read_table(results / f"duplicates/{name}/pairs.parquet", schemas.DUPLICATES)
         if len(pairs) == settings.max_pairs:  # more may have been dropped
             complete_to[name] = float(pairs["distance"][-1].as_py())
-        found.append((name, FEATURES, by_features(pairs, cut)))
         images = _parts(features / name, "images", settings.num_parts[name])
+        copies = results / f"duplicates/{name}/copies.parquet"
+        if name in settings.unlabeled:
+            same = read_copied(copies, decoded)
+        else:
+            same = read_decoded(images)["pixel_hash"]
+        leak = joined([by_features(pairs, cut), by_pixels(decoded, same)])
+        found.append((name, FEATURES, leak))
         if name in settings.labelled:
             found.append((name, HASH, by_hash(evaluation, read_hashes(images)[1])))
         for selection in sorted(s for s, of in settings.selections.items() if of == name):
             learned = _selected(results / f"selections/{selection}/selection.parquet")
-            found.append((selection, FEATURES, by_features(pairs, cut, learned)))
+            same = by_pixels(decoded, read_copied(copies, decoded, learned))
+            leak = joined([by_features(pairs, cut, learned), same])
+            found.append((selection, FEATURES, leak))
             hashes = read_hashes(images, learned)[1]
             found.append((selection, HASH, by_hash(evaluation, hashes)))
     tables.write_table(leaks, leak_columns(found), schemas.LEAKS)

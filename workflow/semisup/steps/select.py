@@ -42,6 +42,7 @@ def main(
     failures: Path,
     classes: Path,
     first_nearest: list[Path],
+    pairs: list[Path],
     copies: list[Path],
     near_copies: list[Path],
     reviewed: list[Path],
@@ -54,7 +55,7 @@ def main(
     """Write the selection, the images it may not contain, and a summary of both.
 
     ``classes``: the teacher's class names, one a line. ``first_nearest`` (of as many parts as there are
-    scores), ``copies``, ``near_copies``, ``reviewed``: at most one file each. ``made_with``: the settings, apart from the summary, so that a selection that
+    scores), ``pairs``, ``copies``, ``near_copies``, ``reviewed``: at most one file each. ``made_with``: the settings, apart from the summary, so that a selection that
     comes out the same with others makes nothing stale. Raises DataError when a reviewed image is
     unknown, or no image is selected.
     """
@@ -62,7 +63,7 @@ def main(
     workers = max(workers, 1)
     manifests = tables.part_paths(first_manifest, settings.num_parts)
     nearest = [p for first in first_nearest for p in tables.part_paths(first, settings.num_parts)]
-    recorded = Recorded(nearest, copies, near_copies, reviewed)
+    recorded = Recorded(nearest, pairs, copies, near_copies, reviewed)
     removal = removed_images(settings.remove, recorded, manifests)
     _write_removed(removed, removal)
     removed_ids = removal["identity"].to_numpy(np.int64)
