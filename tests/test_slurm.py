@@ -34,10 +34,6 @@ def test_a_training_stops_before_its_job_ends(monkeypatch) -> None:
             assert bool(stop.heard()) == stops
 
 
-def test_a_folder_without_a_lock_has_nothing_left_behind(tmp_path) -> None:
-    assert slurm.left_behind(str(tmp_path)) == ""
-
-
 def test_what_slurm_says_is_in_the_error() -> None:
     with pytest.raises(slurm.SlurmError, match=r"no-such-program is not there"):
         slurm.ask("no-such-program")
