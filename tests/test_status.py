@@ -67,6 +67,28 @@ def test_of_a_traceback_the_last_line_is_shown(tmp_path) -> None:
     assert (found.state, found.error) == ("failed", "MemoryError: 3 GB")
 
 
+TORCHRUN = """E1121 20:06:49 torch/distributed/elastic/api.py:1002] failed (exitcode: 1) local_rank: 1
+Traceback (most recent call last):
+  File "torch/distributed/run.py", line 1129, in run
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+============================================================
+"""
+"""What it says when a rank has failed."""
+
+
+def test_of_several_ranks_the_one_that_failed_is_quoted(tmp_path) -> None:
+    ranks = f"[default0]:{LINE}\n[default1]:error: a.tar: it is gone.\n[default0]:{LINE}\n"
+    found = look(tmp_path, f"{ranks}[default1]:Restore it.\n{TORCHRUN}")
+    assert (found.state, found.error) == ("failed", "a.tar: it is gone. Restore it.")
+
+
+def test_of_several_ranks_the_traceback_is_not_that_of_torchrun(tmp_path) -> None:
+    said = ["Traceback (most recent call last):", "  File", "MemoryError: 3 GB"]
+    rank = "".join(f"[default3]:[rank3]: {line}\n" for line in said)
+    found = look(tmp_path, f"[default0]:{LINE}\n{rank}[default3]:{LINE}\n{TORCHRUN}")
+    assert (found.state, found.error) == ("failed", "MemoryError: 3 GB")
+
+
 def test_a_job_that_is_silent_for_long_was_killed(tmp_path) -> None:
     found = look(tmp_path, LINE, age=3600)
     assert found.state == "failed"

@@ -14,7 +14,10 @@ from semisup.progress import duration
 SILENT_SECONDS = 600
 """A log that says nothing for so long is that of a job that was killed."""
 
-TAIL = 8192
+TAIL = 65_536
+RANK = re.compile(r"(?:\[\w+?\d+\]: ?)+")
+"""What torchrun puts before each line of a rank, and PyTorch before those of a traceback."""
+
 MAX_FAILURES = 20
 PROGRESS = re.compile(r" ([\d,]+)/([\d,]+) images .*? ([\d,]+) images/s")
 STATES = ("done", "running", "failed", "waiting")
@@ -107,11 +110,22 @@ def look(job: Job, folder: Path, now: float) -> Found:
 
 
 def find_error(lines: list[str]) -> str:
-    """The message of a step that failed, or the last line of a traceback; empty if there is none."""
-    starts = [i for i, line in enumerate(lines) if line.startswith("error: ")]
-    if starts:
-        return " ".join(lines[starts[-1] :]).removeprefix("error: ")
-    return lines[-1] if any(line.startswith("Traceback ") for line in lines) else ""
+    """The message of a step that failed, or the last line of a traceback; empty if there is none.
+
+    Of several ranks, their own words: torchrun, which has the last one, does not know why they ended.
+    """
+    of_ranks = defaultdict[str, list[str]](list)
+    for line in lines:
+        rank = match[0] if (match := RANK.match(line)) else ""
+        of_ranks[rank.strip()].append(line.removeprefix(rank))
+    torchrun_last = [own for _, own in sorted(of_ranks.items(), key=lambda item: not item[0])]
+    for own in torchrun_last:
+        if starts := [i for i, line in enumerate(own) if line.startswith("error: ")]:
+            return " ".join(own[starts[-1] :]).removeprefix("error: ")
+    for own in torchrun_last:
+        if any(line.startswith("Traceback ") for line in own):
+            return own[-1]
+    return ""
 
 
 def table(jobs: list[Job], found: list[Found]) -> str:
