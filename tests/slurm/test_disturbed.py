@@ -95,7 +95,13 @@ def test_ctrl_c_cancels_the_jobs_and_the_next_start_goes_on(run: Run, calm: Path
     snakemake = run.start()
     run.wait_for_checkpoint()
     (line,) = (line for line in run.status().splitlines() if line.startswith("train "))
-    assert line.split()[1:5] == ["0", "1", "0", "1"]  # the teacher's runs, the baseline's waits
+    assert line.split()[1:6] == [
+        "0",
+        "1",
+        "0",
+        "0",
+        "1",
+    ]  # the teacher's runs, the baseline's waits
     interrupt(snakemake, run.box, signal.SIGINT)
     run.finish(snakemake, status=1)
     run.wait(lambda: not run.queue())
