@@ -47,5 +47,9 @@ rule all:
     localrule: True
 
 
+onstart:
+    orphans.refuse_doubles(workflow)
+
+
 onsuccess:
     print(f"Done. Open {plan.results}/report.html; the tables are under {plan.results}/.")

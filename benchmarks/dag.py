@@ -1,6 +1,6 @@
 """What Snakemake itself costs at 1,000, 10,000 and 100,000 shards: `dag.py FOLDER`.
 
-Ours, whose jobs are parts of 100 consecutive shards, beside the usual way of writing it, a rule with
+Ours, whose jobs are parts of 200 consecutive shards, beside the usual way of writing it, a rule with
 a job for each shard. The tars are empty: nothing is run but the jobs of the scheduler's test, which
 `touch` a file.
 """

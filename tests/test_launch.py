@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from conftest import Dataset, make_jpeg
 from semisup import settings
@@ -62,17 +63,35 @@ def test_several_nodes_need_a_slurm_job(tmp_path: Path) -> None:
     )
 
 
-def test_a_node_that_never_comes_ends_the_others(tmp_path: Path) -> None:
+def on_a_node(folder: Path, first: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """What srun starts on a node of a job of two, whose first one has this name."""
+    job = {"SEMISUP_ON_NODE": "1", "SLURM_JOB_ID": "7", "MASTER_ADDR": first}
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    done = launch(
-        "--nodes", "2", "--timeout", "3", "--logs", str(tmp_path), "check_node",
-        SEMISUP_ON_NODE="1", SLURM_PROCID="0", SLURM_JOB_ID="7", MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )  # fmt: skip
+        job["MASTER_PORT"] = str(found.getsockname()[1])
+    options = ["--nodes", "2", "--timeout", "3", "--logs", str(folder)]
+    return launch(*options, "check_node", **job, **variables)
+
+
+def test_a_node_that_never_comes_ends_the_others(tmp_path: Path) -> None:
+    done = on_a_node(tmp_path, "127.0.0.1", SLURM_PROCID="0", GLOO_SOCKET_IFNAME="lo")
     assert done.returncode == 1
     assert "Timed out after" in done.stderr
+
+
+def test_a_node_that_does_not_know_the_first_one_says_so_at_once(tmp_path: Path) -> None:
+    done = on_a_node(tmp_path, "no-node.invalid", SLURM_PROCID="1")
+    assert done.returncode == 1
+    assert f"error: on {socket.gethostname()} the first node, 'no-node.invalid', " in done.stderr
+    assert "must know each other by name" in done.stderr
+
+
+@pytest.mark.parametrize("number", ["0", "1"])
+def test_a_name_that_leads_each_node_to_itself_is_refused(tmp_path: Path, number: str) -> None:
+    done = on_a_node(tmp_path, "localhost", SLURM_PROCID=number)
+    assert done.returncode == 1
+    assert "where no other node can reach it. Ask the administrator" in done.stderr
+    assert ("GLOO_SOCKET_IFNAME" in done.stderr) == (number == "0")
 
 
 def test_a_rank_whose_torchrun_was_killed_while_it_started_ends(tmp_path: Path) -> None:

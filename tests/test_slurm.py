@@ -1,5 +1,7 @@
 """The Slurm job a process runs in."""
 
+import signal
+
 import pytest
 
 from semisup import distributed, slurm
@@ -31,11 +33,7 @@ def test_a_training_stops_before_its_job_ends(monkeypatch) -> None:
     for left, stops in ((None, False), (3600.0, False), (1e-9, True)):
         monkeypatch.setattr(slurm, "seconds_left", lambda left=left: left)
         with distributed.StopRequest(ranks) as stop:
-            assert bool(stop.heard()) == stops
-
-
-def test_a_folder_without_a_lock_has_nothing_left_behind(tmp_path) -> None:
-    assert slurm.left_behind(str(tmp_path)) == ""
+            assert stop.heard() == (signal.SIGUSR1 if stops else 0, False)
 
 
 def test_what_slurm_says_is_in_the_error() -> None:

@@ -44,7 +44,8 @@ class Run:
     def __init__(self, box: Box, folder: Path, train: dict[str, int] | None = None) -> None:
         self.box, self.folder = box, folder
         folder.mkdir(exist_ok=True)
-        (folder / "config.yaml").write_text(yaml.safe_dump(training(16_000)))
+        self.config = training(16_000)
+        (folder / "config.yaml").write_text(yaml.safe_dump(self.config))
         self.site = folder / "site.yaml"
         self.site.write_text(yaml.safe_dump(SITE | {"train": train or {}}))
 
@@ -61,6 +62,10 @@ class Run:
                 stderr=output, env=environment() | {"SEMISUP_SITE": str(self.site)},
                 start_new_session=True,
             )  # fmt: skip
+
+    def change_recipe(self, **values: Any) -> None:
+        self.config["recipes"]["short"] |= values
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
 
     def finish(self, snakemake: "subprocess.Popen[str] | None" = None, status: int = 0) -> str:
         """Wait for the end; returns what Snakemake has said so far."""
@@ -107,6 +112,7 @@ class Run:
         assert compare(digests(calm), self.folder) == []
         assert not self.queue()
         assert not self.trainers()
+        assert not list(self.folder.glob(".snakemake/locks/*"))
 
 
 def environment() -> dict[str, str]:
@@ -126,7 +132,8 @@ def literal_command(box: Box, folder: Path, *options: str) -> "subprocess.Popen[
         copy_repository(folder)
         config = short(yaml.safe_load((ROOT / "tests" / "tiny.yaml").read_text()))
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    own = {"train": {"nodes": 2, "gpus": 2}, "before_job": f"hostname >> {folder}/before_job"}
+    before = f"true\nhostname >> {folder}/before_job # on every node\n"
+    own = {"train": {"nodes": 2, "gpus": 2}, "before_job": before}
     (folder / "site.yaml").write_text(yaml.safe_dump(SITE | own))
     command = ["env", "--default-signal=INT", *SNAKEMAKE, "--profile", "slurm", *options]
     with open(folder / "snakemake.log", "w") as log:

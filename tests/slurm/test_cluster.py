@@ -68,10 +68,12 @@ def test_the_doctor_finds_this_cluster_well_but_for_its_gpus(box: Box, tmp_path:
 def test_the_doctor_says_what_to_change_in_the_site(box: Box, tmp_path: Path) -> None:
     wrong = {"gpu_partition": "h100"}
     assert "Set gpu_partition in site.yaml; there are: cpu, gpu." in doctor(box, tmp_path, wrong)[1]
-    wrong = {"gpu": None, "pretrain": {"nodes": 9, "hours": 96}}
+    wrong = {"gpu_partition": "gpu,cpu", "pretrain": {"nodes": 9, "gpus": 8, "hours": 96}}
     said = doctor(box, tmp_path, wrong)[1]
+    assert "pretrain asks for 8 x gpu on a node, gpu,cpu has 2" in said
+    assert "does not exist" not in said
     assert "Set pretrain.hours in site.yaml to 72; a longer training goes on" in said
-    assert "pretrain asks for 9 nodes, gpu has 3" in said
+    assert "pretrain asks for 9 nodes, gpu,cpu has 3" in said
 
 
 def doctor(box: Box, folder: Path, site: dict[str, Any]) -> tuple[int, str]:

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from clusters import Run, interrupt
+from clusters import WEIGHTS, Run, interrupt
 from fixtures import box, calm, run
 from slurmbox import Box
 
@@ -95,7 +95,13 @@ def test_ctrl_c_cancels_the_jobs_and_the_next_start_goes_on(run: Run, calm: Path
     snakemake = run.start()
     run.wait_for_checkpoint()
     (line,) = (line for line in run.status().splitlines() if line.startswith("train "))
-    assert line.split()[1:5] == ["0", "1", "0", "1"]  # the teacher's runs, the baseline's waits
+    assert line.split()[1:6] == [
+        "0",
+        "1",
+        "0",
+        "0",
+        "1",
+    ]  # the teacher's runs, the baseline's waits
     interrupt(snakemake, run.box, signal.SIGINT)
     run.finish(snakemake, status=1)
     run.wait(lambda: not run.queue())
@@ -127,3 +133,18 @@ def test_after_a_killed_snakemake_the_message_tells_how_to_go_on(run: Run, calm:
     run.finish(run.start("--unlock"))
     run.finish()
     run.check_end(calm)
+
+
+def test_what_a_killed_snakemake_left_is_neither_doubled_nor_trusted(run: Run) -> None:
+    snakemake = run.start()
+    job = run.wait_for_checkpoint()
+    interrupt(snakemake, run.box, signal.SIGKILL)
+    snakemake.wait()
+    run.finish(run.start("--unlock"))
+    said = run.finish(status=1)
+    assert f"in the queue, and make what this one would:\n  {job} RUNNING rule_train_" in said
+    run.wait(lambda: not run.queue())
+    made = (run.folder / WEIGHTS).read_bytes()
+    run.change_recipe(base_lr=0.01)
+    run.finish()
+    assert (run.folder / WEIGHTS).read_bytes() != made

@@ -96,6 +96,28 @@ def test_a_training_cut_off_anywhere_ends_with_the_same_weights(
     assert (cut / "metrics.parquet").read_bytes() == (calm / "metrics.parquet").read_bytes()
 
 
+def test_checkpoints_do_not_wait_for_a_row_of_metrics(tmp_path, make_dataset: Dataset, monkeypatch):
+    """A row of a large model may take an hour. A kill then costs a minute."""
+    monkeypatch.setattr(training, "METRIC_ROWS", 2)
+    manifests = make_dataset(SHARDS, 2)
+    calm = run(tmp_path / "calm", manifests)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    save = checkpoint.save
+
+    def save_and_die(folder: Path, step: int, state: dict[str, object]) -> None:
+        save(folder, step, state)
+        if step == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", manifests)
+    cut = run(tmp_path / "cut", manifests)
+    assert (cut / "weights.pt").read_bytes() == (calm / "weights.pt").read_bytes()
+    assert (cut / "metrics.parquet").read_bytes() == (calm / "metrics.parquet").read_bytes()
+    assert pd.read_parquet(cut / "metrics.parquet").step.tolist() == [6, 13]
+
+
 CODE = (
     "from semisup import training; training.CHECKPOINT_SECONDS = 0.0;"
     "from semisup.steps import run, train; run(train.main)"

@@ -10,12 +10,14 @@ from snakemake.logging import logger
 PACKAGE_FOLDER = str(Path(workflow.basedir) / "workflow")
 sys.path.insert(0, PACKAGE_FOLDER)
 
-from semisup import jobs, reasons, slurm
+from semisup import jobs, orphans, reasons
 from semisup.checks import ConfigError, load_config
 from semisup.plan import Plan
 
 jobs.prepare(PACKAGE_FOLDER)
-if workflow.is_main_process and (message := slurm.left_behind(os.getcwd())):
+if not workflow.is_main_process:
+    orphans.leave_marks()
+elif message := orphans.left_behind(os.getcwd()):
     print(message, file=sys.stderr)
 logger.addFilter(reasons.ExplainChanges())
 

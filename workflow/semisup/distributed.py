@@ -71,13 +71,14 @@ def _end_with_parent() -> None:
 
 
 class StopRequest:
-    """Whether SIGTERM, SIGUSR1 or Ctrl-C asked any rank to stop: all know at the same step.
+    """Whether SIGTERM, SIGUSR1 or Ctrl-C asked any rank to stop: all know at the same step. So they do
+    whether a checkpoint is due, which is a matter of time.
 
     The time limit of a Slurm job does so too, as SIGUSR1. A second signal has its usual effect.
     """
 
     def __init__(self, ranks: Ranks) -> None:
-        self.num_ranks = ranks.num_ranks
+        self.num_ranks, self.is_first = ranks.num_ranks, ranks.rank == 0
         left = slurm.seconds_left() if ranks.rank == 0 else None
         self.end = time.monotonic() + left - min(MARGIN, left / 10) if left else math.inf
         self.signal = 0
@@ -96,20 +97,22 @@ class StopRequest:
         for each, handler in self._before.items():
             signal.signal(each, handler)
 
-    def heard(self) -> int:
-        """The number of the signal, or 0. Called by every rank at every step.
+    def heard(self, due: bool = False) -> tuple[int, bool]:
+        """The number of the signal, or 0, and whether a checkpoint is ``due``, as the first rank says.
 
-        The answer is what ranks knew a step ago, so that none waits for the others.
+        Called by every rank at every step. The answer is what ranks knew a step ago, so that none waits
+        for the others.
         """
         if time.monotonic() > self.end:
             self.signal = signal.SIGUSR1
         if self.num_ranks == 1:
-            return self.signal
-        answer = 0
+            return self.signal, due
+        answer, was_due = 0, False
         if self._vote:
             votes, work = self._vote
             work.wait()
-            answer = int(votes.item())
-        votes = torch.tensor(self.signal)
+            answer, was_due = int(votes[0]), bool(votes[1])
+        # What is heard now is answered by the caller: it need not be said again.
+        votes = torch.tensor([self.signal, int(due and self.is_first and not was_due)])
         self._vote = votes, dist.all_reduce(votes, dist.ReduceOp.MAX, async_op=True)
-        return answer
+        return answer, was_due

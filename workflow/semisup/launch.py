@@ -7,6 +7,7 @@ that follows from the job's number.
 """
 
 import argparse
+import ipaddress
 import os
 import signal
 import socket
@@ -16,7 +17,9 @@ from pathlib import Path
 from semisup import slurm
 from semisup.slurm import SlurmError
 
-FIRST_PORT, NUM_PORTS = 20_000, 20_000
+FIRST_PORT, NUM_PORTS = 20_000, 12_768
+"""Below those that Linux hands out by itself, from 32768."""
+
 TORCHRUN = "SEMISUP_TORCHRUN"
 """The number of the process that starts the ranks, which they watch."""
 
@@ -64,8 +67,12 @@ def torchrun(rendezvous: list[str], ranks: int, logs: Path, step: list[str]) -> 
 
 
 def on_this_node(nodes: int, ranks: int, timeout: int, logs: Path, step: list[str]) -> list[str]:
-    """The command of one task of srun. It fails when another one does not come in ``timeout`` s."""
+    """The command of one task of srun. It fails when another one does not come in ``timeout`` s.
+
+    Raises LaunchError where the first node cannot be found by its name: torchrun would wait in silence.
+    """
     environment = os.environ
+    check_meeting_place(environment["MASTER_ADDR"], is_first=environment["SLURM_PROCID"] == "0")
     rendezvous = [
         "--nnodes", str(nodes), "--node-rank", environment["SLURM_PROCID"],
         "--master-addr", environment["MASTER_ADDR"], "--master-port", environment["MASTER_PORT"],
@@ -74,11 +81,37 @@ def on_this_node(nodes: int, ranks: int, timeout: int, logs: Path, step: list[st
     return torchrun(rendezvous, ranks, logs, step)
 
 
+def check_meeting_place(name: str, is_first: bool) -> None:
+    """Raises LaunchError unless this name of the first node leads there from this node.
+
+    A node may know itself as 127.0.1.1, if gloo is told which network to use.
+    """
+    here = socket.gethostname()
+    try:
+        addresses = sorted({str(found[4][0]) for found in socket.getaddrinfo(name, None)})
+    except OSError as error:
+        raise LaunchError(
+            f"on {here} the first node, {name!r}, cannot be resolved ({error}): the nodes of this "
+            "cluster must know each other by name. Ask its administrator."
+        ) from None
+    on_itself = [ipaddress.ip_address(each.split("%")[0]).is_loopback for each in addresses]
+    if all(on_itself) and not (is_first and "GLOO_SOCKET_IFNAME" in os.environ):
+        raise LaunchError(
+            f"on {here} the first node, {name!r}, is {', '.join(addresses)}, where no other node can "
+            "reach it. Ask the administrator to correct /etc/hosts"
+            + (
+                ", or name the network: before_job: export GLOO_SOCKET_IFNAME=..."
+                if is_first
+                else ""
+            )
+            + "."
+        )
+
+
 def on_all_nodes(nodes: int, cpus: int, arguments: list[str]) -> list[str]:
     """The command that runs this module on each node of the Slurm job, one task a node.
 
-    Raises LaunchError outside of a job, in one of another size, or where the first node's name cannot
-    be resolved, for which torchrun would wait in silence.
+    Raises LaunchError outside of a job, or in one of another size.
     """
     if not (job := slurm.job_id()):
         raise LaunchError(
@@ -90,13 +123,6 @@ def on_all_nodes(nodes: int, cpus: int, arguments: list[str]) -> list[str]:
             f"nodes: {nodes}, but job {job} has {len(names)} ({' '.join(names)}). Set nodes in "
             "site.yaml, not by --set-resources, which drops the rest of the profile."
         )
-    try:
-        socket.getaddrinfo(names[0], None)
-    except OSError as error:
-        raise LaunchError(
-            f"the first node, {names[0]!r}, cannot be resolved ({error}): the nodes of this cluster "
-            "must know each other by name. Ask its administrator."
-        ) from None
     os.environ[ON_NODE] = "1"
     os.environ["MASTER_ADDR"] = names[0]
     os.environ["MASTER_PORT"] = str(FIRST_PORT + int(job) % NUM_PORTS)

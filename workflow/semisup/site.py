@@ -5,12 +5,13 @@ here makes a result stale.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from semisup.config import Section
 from semisup.config_errors import explain
@@ -46,34 +47,53 @@ class Site(Section):
     cpus_per_gpu: int = Field(8, ge=1, description="They decode the images of one GPU.")
     memory_per_gpu: int = Field(32_000, ge=1_000, description="Memory for one GPU, in MB.")
     before_job: str | None = Field(
-        None, description="A shell command before each job, such as `module load cuda`."
+        None,
+        description="Shell commands before each job, such as `module load cuda`. They run in sh.",
     )
     train: Nodes = Field(default_factory=Nodes, description="Teachers and baselines.")
     pretrain: Nodes = Field(default_factory=Nodes, description="Students, on a selection.")
     finetune: Nodes = Field(default_factory=Nodes, description="Students, on labelled images.")
 
+    @field_validator("gpu")
+    @classmethod
+    def _as_the_executor_takes_it(cls, value: str | None) -> str | None:
+        if value and not re.fullmatch(r"\w+(:[\w.]+)?", value, re.ASCII):
+            raise ValueError(
+                f"the executor takes letters, digits, _ and . in the type of a GPU, not {value!r}; name "
+                "such GPUs by `constraint`, and set gpu to gpu"
+            )
+        return value
+
+    def precommand(self) -> str | None:
+        """``before_job``, which may be of several lines and end with a comment, as part of a line."""
+        text = (self.before_job or "").strip()
+        return f"{{ {text}\n}}" if text else None
+
     def defaults(self) -> dict[str, Any]:
         """Resources of every rule that names none: a CPU job."""
         charged = {"slurm_account": self.account, "qos": self.qos}
-        return {"slurm_partition": self.cpu_partition} | _given(charged)
+        return _given(charged | {"slurm_partition": self.cpu_partition})
 
-    def gpu_job(self, minutes: int, nodes: int = 1, gpus: int = 1) -> dict[str, Any]:
-        """Resources of a job on GPUs; a job that is tried again gets more memory."""
-        return {
-            "slurm_partition": self.gpu_partition,
-            "runtime": minutes,
-            "mem_mb": f"{self.memory_per_gpu * gpus} * attempt",
-        } | _given({"gres": self.gpu and f"{self.gpu}:{gpus}", "constraint": self.constraint})
+    def gpu_job(self, minutes: int | str, gpus: int = 1) -> dict[str, Any]:
+        """Resources of a job on GPUs; a job that is tried again gets more memory.
+
+        ``minutes``: a number for what goes on where it was, else an expression with ``attempt``.
+        """
+        gres = self.gpu and f"{self.gpu}:{gpus}"
+        named = {"slurm_partition": self.gpu_partition, "gres": gres, "constraint": self.constraint}
+        amounts = {"runtime": minutes, "mem_mb": f"{self.memory_per_gpu * gpus} * attempt"}
+        return _given(named) | amounts
 
     def training(self, rule: str) -> dict[str, Any]:
         """Resources of a training: on one node a process or torchrun, on several srun + torchrun."""
         wanted: Nodes = getattr(self, rule)
-        resources = self.gpu_job(60 * wanted.hours, wanted.nodes, wanted.gpus)
+        resources = self.gpu_job(60 * wanted.hours, wanted.gpus)
         resources |= {"ranks": wanted.gpus}
         if wanted.nodes > 1:
             # mpi: without it the executor runs the step inside a srun of one node, which can start
-            # no other. tasks_per_gpu: without it each GPU would get `tasks` tasks
-            # (snakemake-executor-plugin-slurm issue 316).
+            # no other (no upstream issue known). tasks_per_gpu: without it each GPU would get `tasks`
+            # tasks (snakemake-executor-plugin-slurm issue 316). slurm_extra: one task a node, which
+            # starts the ranks of all its GPUs; no other job may take the ports where they meet.
             several = {"nodes": wanted.nodes, "tasks": wanted.nodes, "mpi": "srun"}
             extra = {"tasks_per_gpu": 0, "slurm_extra": "--ntasks-per-node=1 --exclusive"}
             resources |= several | extra
@@ -91,14 +111,17 @@ def read_site() -> Site:
     if not path.exists() and VARIABLE not in os.environ:
         return Site()
     try:
-        return Site.model_validate(yaml.safe_load(path.read_text()) or {})
+        return Site.model_validate(yaml.safe_load(path.read_text("utf-8")) or {})
     except OSError as error:
         sys.exit(f"{path}: {error.strerror}. Correct {VARIABLE}.")
+    except UnicodeDecodeError as error:
+        sys.exit(f"{path} is not in UTF-8 ({error}). Save it as such.")
     except yaml.YAMLError as error:
         sys.exit(f"{path} is no YAML: {error}")
     except ValidationError as error:
         sys.exit("\n".join([f"{path} cannot work:", *explain(error, Site)]))
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
+def _given(names: dict[str, str | None]) -> dict[str, Any]:
+    """What is not null, in quotes: Snakemake evaluates resources (its issue 1707), `all` is a function."""
+    return {key: repr(name) for key, name in names.items() if name is not None}

@@ -5,11 +5,7 @@ Slurm is asked, as the executor removes the variables that would tell.
 
 import os
 import re
-import shutil
 import subprocess
-from pathlib import Path
-
-MAX_LISTED = 20
 
 
 class SlurmError(Exception):
@@ -49,32 +45,6 @@ def parse_time(text: str) -> float | None:
 def requeue() -> None:
     """End this job and queue it again under the same number. Raises SlurmError."""
     ask("scontrol", "requeue", job_id())
-
-
-def left_behind(folder: str) -> str:
-    """What to do about jobs that a killed Snakemake has left in the queue; empty where none are.
-
-    Snakemake says that the folder is locked, and does not know of them: it would start them again
-    beside themselves (snakemake-executor-plugin-slurm issue 109).
-    """
-    if not any(Path(folder, ".snakemake", "locks").glob("*")) or not shutil.which("squeue"):
-        return ""
-    try:
-        lines = ask("squeue", "--me", "-h", "-t", "PD,R,CF,S", "-o", "%i|%T|%k|%Z").splitlines()
-    except SlurmError:
-        return ""
-    jobs = [line.split("|") for line in lines]
-    jobs = [job for job in jobs if os.path.realpath(job[-1]) == os.path.realpath(folder)]
-    if not jobs:
-        return ""
-    ids = " ".join(job[0] for job in jobs[:MAX_LISTED])
-    more = f" and {len(jobs) - MAX_LISTED} more" if len(jobs) > MAX_LISTED else ""
-    return (
-        "A run holds this folder, with these jobs in the queue:\n"
-        + "".join(f"  {number} {state} {what}\n" for number, state, what, _ in jobs[:MAX_LISTED])
-        + f"If that run was killed: `scancel {ids}`{more}, then `snakemake --unlock`, and start again. "
-        "Trainings go on at their checkpoints."
-    )
 
 
 def ask(*command: str) -> str:

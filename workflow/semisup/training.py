@@ -107,25 +107,24 @@ def train(
             rest = order.images - done
             # The last row takes what is too little for one of its own: its loss would be noise.
             is_row = rest == 0 or (step % every == 0 and rest >= every * order.batch_size / 2)
-            signal = stop.heard()
-            if not (is_row or signal):
+            signal, due = stop.heard(_is_due(began, saved))
+            due |= rest == 0 or signal > 0
+            if not (is_row or due):
                 continue
-            due = rest == 0 or _is_due(began, saved)
-            of_all = ranks.gather(([each.read() for each in passes], due))
-            everything = [each for of_rank, _ in of_all for each in of_rank]
+            of_all = ranks.gather([each.read() for each in passes])
+            everything = [each for of_rank in of_all for each in of_rank]
             _check_finite(what, everything, recipe)
             if is_row:
                 metrics.append(_row(everything, metrics, step, done, lr) | {"samples": len(rows)})
-                passes, of_all = [], [([], due) for _, due in of_all]
+                passes, of_all = [], [[] for _ in of_all]
                 if is_first:
-                    progress.update(done, f"loss {metrics[-1]['loss']:.3f}  lr {lr:.4f}")
                     tracker.add(metrics[-1], progress.rate(done))
-            if signal or of_all[0][1]:
+            if is_first:
+                loss = f"loss {metrics[-1]['loss']:.3f}  " if metrics else ""
+                progress.update(done, f"{loss}lr {lr:.4f}")
+            if due:
                 if is_first:
-                    so_far = {
-                        "metrics": metrics,
-                        "passes": [[*map(tuple, p)] for p, _ in of_all],
-                    }
+                    so_far = {"metrics": metrics, "passes": [[*map(tuple, p)] for p in of_all]}
                     checkpoint.check_claim(checkpoints, owner)
                     checkpoint.save(checkpoints, step, learner.state() | {"step": step} | so_far)
                 saved = time.monotonic()

@@ -26,6 +26,11 @@ SHORTEST_JOB_AGE = 200
 LATENCY = 60
 """Seconds a file may take to be seen on another node: `latency-wait` of the profile."""
 
+LONGEST = {"cpu_partition": 720, "gpu_partition": 240}
+"""Minutes of the longest job of the profile at its last try, trainings aside."""
+
+TRAININGS = ("train", "pretrain", "finetune")
+
 WAIT = 300
 """Seconds a job of the doctor waits for a node."""
 
@@ -54,18 +59,24 @@ def examine(site: Site) -> Iterator[Finding]:
     except slurm.SlurmError as error:
         yield Finding(str(error), "Run this where `sbatch` works: on a login node of the cluster.")
         return
-    partitions = {}
-    for key, name in (("cpu_partition", site.cpu_partition), ("gpu_partition", site.gpu_partition)):
-        try:
-            partitions[key] = slurm.ask("scontrol", "show", "partition", "-o", name)
-        except slurm.SlurmError:
-            there = ", ".join(slurm.ask("sinfo", "-h", "-o", "%R").split())
-            yield Finding(f"partition {name!r} does not exist", f"Set {key} in site.yaml; there are: {there}.")  # fmt: skip
+    partitions = dict[str, list[str]]()
+    for key in LONGEST:
+        for name in getattr(site, key).split(
+            ","
+        ):  # sbatch takes several, and the first that is free
+            try:
+                said = slurm.ask("scontrol", "show", "partition", "-o", name)
+                partitions.setdefault(key, []).append(said)
+            except slurm.SlurmError:
+                there = ", ".join(slurm.ask("sinfo", "-h", "-o", "%R").split())
+                yield Finding(f"partition {name!r} does not exist", f"Set {key} in site.yaml; there are: {there}.")  # fmt: skip
     if len(partitions) < 2:
         return
-    num_nodes = int(read(partitions["gpu_partition"], "TotalNodes"))
-    yield from check_time(site, partitions["gpu_partition"])
-    yield from check_nodes(site, num_nodes)
+    limits = {key: longest_time(said) for key, said in partitions.items()}
+    num_nodes = max(int(read(said, "TotalNodes")) for said in partitions["gpu_partition"])
+    gpus = slurm.ask("sinfo", "-h", "-p", site.gpu_partition, "-o", "%G")
+    yield from check_time(site, limits)
+    yield from check_nodes(site, num_nodes, most_gpus(gpus, site.gpu) if site.gpu else None)
     yield from run_job(site, "cpu_partition", 1)
     yield from run_job(site, "gpu_partition", min(num_nodes, 2))
 
@@ -91,25 +102,57 @@ def check_job_age(config: str) -> Finding:
     return Finding(what)
 
 
-def check_time(site: Site, partition: str) -> Iterator[Finding]:
-    """Jobs longer than the partition allows would wait in the queue for ever."""
-    limit = slurm.parse_time(read(partition, "MaxTime"))
-    for rule in ("train", "pretrain", "finetune"):
+def longest_time(partitions: list[str]) -> float | None:
+    """Seconds a job may take in one of these partitions; None without a limit."""
+    times = [slurm.parse_time(read(said, "MaxTime")) for said in partitions]
+    known = [seconds for seconds in times if seconds is not None]
+    return max(known) if len(known) == len(times) else None
+
+
+def check_time(site: Site, limits: dict[str, float | None]) -> Iterator[Finding]:
+    """Jobs longer than their partition allows would wait in the queue for ever."""
+    for key, limit in limits.items():
+        if limit is not None and LONGEST[key] * 60 > limit:
+            yield Finding(
+                f"jobs ask for up to {LONGEST[key] / 60:g} hours, {getattr(site, key)} allows {limit / 3600:g}",
+                f"Set {key} in site.yaml to one that allows more, or lower the minutes of its rules in "
+                "profiles/slurm: runtime, gpu_job.",
+            )
+    limit = limits["gpu_partition"]
+    for rule in TRAININGS:
         hours = getattr(site, rule).hours
         if limit is not None and hours * 3600 > limit:
             yield Finding(
                 f"{rule} asks for {hours} hours, {site.gpu_partition} allows {limit / 3600:g}",
                 f"Set {rule}.hours in site.yaml to {int(limit // 3600)}; a longer training goes on "
-                "in the next job.",
+                "in the next job."
+                if limit >= 3600
+                else "Set gpu_partition in site.yaml to one that allows an hour at least.",
             )
 
 
-def check_nodes(site: Site, num_nodes: int) -> Iterator[Finding]:
-    for rule in ("train", "pretrain", "finetune"):
-        if (nodes := getattr(site, rule).nodes) > num_nodes:
+def most_gpus(said: str, gpu: str) -> int:
+    """How many GPUs of this kind one node has, by what sinfo says of all; 0 where there are none."""
+    name, _, kind = gpu.partition(":")
+    found = re.findall(rf"^(?:.*,)?{name}:(?:{kind or '[^:,(]+'}:)?(\d+)", said, re.M)
+    return max(map(int, found), default=0)
+
+
+def check_nodes(site: Site, num_nodes: int, num_gpus: int | None) -> Iterator[Finding]:
+    """``num_gpus``: the most that a node has, None where none are asked for."""
+    for rule in TRAININGS:
+        wanted = getattr(site, rule)
+        if wanted.nodes > num_nodes:
             yield Finding(
-                f"{rule} asks for {nodes} nodes, {site.gpu_partition} has {num_nodes}",
+                f"{rule} asks for {wanted.nodes} nodes, {site.gpu_partition} has {num_nodes}",
                 f"Lower {rule}.nodes in site.yaml: the results stay the same.",
+            )
+        if num_gpus is not None and wanted.gpus > num_gpus:
+            yield Finding(
+                f"{rule} asks for {wanted.gpus} x {site.gpu} on a node, {site.gpu_partition} has {num_gpus}",
+                f"Lower {rule}.gpus in site.yaml, and raise {rule}.nodes for as many in all."
+                if num_gpus
+                else "Set gpu in site.yaml to what `sinfo -o %G` says; null: there are none.",
             )
 
 
@@ -133,7 +176,12 @@ def run_job(site: Site, partition: str, nodes: int) -> Iterator[Finding]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT + 180)
         if done.returncode:
             said = (done.stdout + done.stderr).strip().splitlines()
-            yield Finding(f"a job on {nodes} x {name} fails", "\n        ".join(said[-12:]))
+            nothing = (
+                f"It said nothing and ended with {done.returncode}; see `scontrol show nodes`."
+            )
+            yield Finding(
+                f"a job on {nodes} x {name} fails", "\n        ".join(said[-12:]) or nothing
+            )
             return
         ranks = _collect(here, nodes)
         yield from judge(ranks, name, site.gpu if on_gpu else None, token.read_text(), nodes)
