@@ -4,9 +4,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from semisup import schemas, tables
 from semisup.features import Features, read_all
+
+ORDER = [
+    "distance", "shard_id", "sample_index",
+    "evaluation_dataset", "evaluation_shard_id", "evaluation_sample_index",
+]  # fmt: skip
+"""Of pairs: the columns that say which come first."""
 
 
 class Evaluation(NamedTuple):
@@ -85,20 +93,26 @@ class Closest:
         return [column[order] for column in columns]
 
 
-def merge_pairs(paths: list[Path], limit: int) -> dict[str, np.ndarray]:
-    """The columns of the ``limit`` closest pairs of all parts, closest first."""
-    names = schemas.DUPLICATES.names
-    order = ["distance", "shard_id", "sample_index", "evaluation_dataset"]
-    order += ["evaluation_shard_id", "evaluation_sample_index"]
-    order += [name for name in names if name not in order]
+def merge_pairs(paths: list[Path], limit: int) -> pa.Table:
+    """The ``limit`` closest pairs of all parts, closest first.
+
+    They are ordered by numbers alone; keys, which may be long, are read where a pair is kept.
+    """
+    schema, dataset = schemas.DUPLICATES, "evaluation_dataset"
+    found = [tables.read_table(path, schema, [dataset])[dataset].unique() for path in paths]
+    names = pa.array(sorted({name for each in found for name in each.to_pylist()}), pa.string())
     closest = Closest(limit)
-    for path in paths:
-        table = tables.read_table(path, schemas.DUPLICATES)
-        closest.add(*(_column(table[name].to_numpy()) for name in order))
-    found = dict(zip(order, closest.sorted(), strict=False))
-    return {name: found.get(name, np.empty(0, object)) for name in names}
-
-
-def _column(values: np.ndarray) -> np.ndarray:
-    """Text as what numpy sorts."""
-    return values.astype(str) if values.dtype == object else values
+    for part, path in enumerate(paths):
+        table = tables.read_table(path, schema, ORDER)
+        columns = [
+            (pc.index_in(table[name], names) if name == dataset else table[name]).to_numpy()
+            for name in ORDER
+        ]
+        rows = np.arange(len(table))
+        closest.add(*columns, np.full(len(table), part), rows)
+    *_, parts, rows = closest.sorted() or [np.empty(0, np.int64)] * 2
+    tabled = [tables.read_rows(path, schema, rows[parts == i]) for i, path in enumerate(paths)]
+    together = np.argsort(parts, kind="stable")
+    place = np.empty_like(together)
+    place[together] = np.arange(len(rows))
+    return pa.concat_tables([schema.empty_table(), *tabled]).take(place)
