@@ -111,7 +111,7 @@ class Neighbors:
             query, match = _above(products, largest, self._threshold(own, squares, limit))
             match = first + match
             apart = self._distance(block, squares, query, match)
-            close = (apart <= limit[query]).nonzero()[:, 0]
+            close = (apart <= limit.index_select(0, query)).nonzero()[:, 0]
             if len(close):
                 yield query[close], match[close], apart[close]
 
@@ -181,7 +181,8 @@ class Neighbors:
                 self.index.index_select(0, match[here]),
             )
             inner[here] = _inner(own, theirs)
-        return (squares[query] + self.squares[match] - 2 * inner).sqrt().float()
+        both = squares.index_select(0, query) + self.squares.index_select(0, match)
+        return (both - 2 * inner).sqrt().float()
 
 
 def _rounding(dimensions: int, prefix: int) -> float:
@@ -214,8 +215,10 @@ def _above(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows and columns of what reaches the threshold of its row."""
     row, group = (largest >= threshold[:, None]).nonzero(as_tuple=True)
-    which, column = (products[row, group] >= threshold[row, None]).nonzero(as_tuple=True)
-    return row[which], group[which] * GROUP + column
+    # A copy of whole groups: index_select is several times as fast as indexing.
+    some = products.view(-1, GROUP).index_select(0, row * largest.shape[1] + group)
+    which, column = (some >= threshold.index_select(0, row)[:, None]).nonzero(as_tuple=True)
+    return row.index_select(0, which), group.index_select(0, which) * GROUP + column
 
 
 def _is_bfloat16_fast(device: torch.device) -> bool:
