@@ -97,17 +97,17 @@ class Neighbors:
         squares = _inner(block, block)
         own = self._shorten(block, squares, self.prefix)
         nearest = torch.full((len(block),), self.distance, device=self.device)
-        limit = nearest
         for first in range(0, len(self.index), self.tile):
             products = _groups(own.short @ self.short.short[first : first + self.tile].T)
             largest = products.amax(2)
-            if cut:
+            wanted = self._wanted(cut)
+            if wanted < self.distance:
                 # One distance for each query says how far its nearest is at most.
-                limit = nearest.clamp(min=self._wanted(cut))
+                limit = nearest.clamp(min=wanted)
                 query, match = _largest(products, largest, self._threshold(own, squares, limit))
                 apart = self._distance(block, squares, query, first + match)
                 nearest[query] = torch.minimum(nearest[query], apart)
-                limit = nearest.clamp(min=self._wanted(cut))
+            limit = nearest.clamp(min=wanted)
             query, match = _above(products, largest, self._threshold(own, squares, limit))
             match = first + match
             apart = self._distance(block, squares, query, match)
@@ -120,7 +120,7 @@ class Neighbors:
         return max(min(cut(), self.distance), 0.0) if cut else self.distance
 
     def _choose_prefix(self, sample: torch.Tensor, wanted: float) -> None:
-        """The prefix that costs least: its product of matrices, and the groups it leaves to look at.
+        """The prefix that costs least: its product of matrices, and the distances it leaves to do.
 
         The weights are measured times, on some of both sets; whatever is chosen, the pairs are the same.
         """
@@ -136,8 +136,8 @@ class Neighbors:
         for prefix in [p for p in PREFIXES if p < dimensions] + [dimensions]:
             self._use_prefix(prefix, some)
             own = self._shorten(sample, squares, prefix)
-            largest = _groups(own.short @ self.short.short.T).amax(2)
-            left = int((largest >= self._threshold(own, squares, limit)[:, None]).sum())
+            products = _groups(own.short @ self.short.short.T)
+            left = int((products >= self._threshold(own, squares, limit)[:, None, None]).sum())
             costs[prefix] = len(sample) * len(some) * (prefix + 40) + left * 4e4
         self._use_prefix(min(costs, key=costs.__getitem__), self.index)
 
