@@ -48,6 +48,9 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, float]:
     if draw(st.booleans()):
         index[rng.integers(len(index))] = index[0]
         queries[rng.integers(len(queries))] = queries[0]
+    if draw(st.booleans()):  # few pictures, each many times: most distances are ties
+        index = index[rng.integers(min(len(index), 3), size=len(index))]
+        queries = queries[rng.integers(min(len(queries), 3), size=len(queries))]
     if draw(st.booleans()):
         queries[rng.integers(len(queries))] = 0
         index[rng.integers(len(index))] = 0
