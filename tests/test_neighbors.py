@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from semisup import neighbors
 from semisup.neighbors import Neighbors
+from semisup.pairs import Closest, Nearest
 
 
 def features(count: int, seed: int, dimensions: int = 16) -> np.ndarray:
@@ -47,6 +48,9 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, float]:
     if draw(st.booleans()):
         index[rng.integers(len(index))] = index[0]
         queries[rng.integers(len(queries))] = queries[0]
+    if draw(st.booleans()):  # few pictures, each many times: most distances are ties
+        index = index[rng.integers(min(len(index), 3), size=len(index))]
+        queries = queries[rng.integers(min(len(queries), 3), size=len(queries))]
     if draw(st.booleans()):
         queries[rng.integers(len(queries))] = 0
         index[rng.integers(len(index))] = 0
@@ -63,8 +67,51 @@ def test_pairs_and_distances_are_those_of_brute_force(case, dtype, tile) -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(neighbors, "PREFIXES", (2, 8, 32))
         patch.setattr(neighbors, "TILE", tile)
+        patch.setattr(neighbors, "GROUP", min(tile, 128))
         patch.setattr(neighbors, "_is_bfloat16_fast", lambda device: dtype == torch.bfloat16)
         assert search(index, queries, distance) == brute_force(index, queries, distance)
+
+
+@options(max_examples=60)
+@given(
+    cases(),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+    st.sampled_from([4, 16, 2048]),
+    st.sampled_from([0, 1, 2, 7, 1000]),
+)
+def test_what_is_kept_is_that_of_brute_force_whatever_is_left_out(case, dtype, tile, limit) -> None:
+    """The nearest, the first where there are ties, and the closest pairs, queries in blocks."""
+    index, queries, distance = case
+    pairs = brute_force(index, queries, distance)
+    closest, nearest = Closest(limit), Nearest(len(queries))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbors, "PREFIXES", (2, 8, 32))
+        patch.setattr(neighbors, "TILE", tile)
+        patch.setattr(neighbors, "GROUP", min(tile, 128))
+        patch.setattr(neighbors, "_is_bfloat16_fast", lambda device: dtype == torch.bfloat16)
+        search = Neighbors(index, distance)
+        for start in range(0, len(queries), 13):
+            block = queries[start : start + 13]
+            for query, match, apart in search.within(block, lambda: closest.cut):
+                nearest.add(start + query, match, apart)
+                closest.add(apart, start + query, match)
+    for query in range(len(queries)):
+        own = min(((apart, match) for i, match, apart in pairs if i == query), default=(np.inf, -1))
+        assert (nearest.distance[query], nearest.match[query]) == own
+    kept = list(zip(*(column.tolist() for column in closest.sorted()), strict=True))
+    assert kept == sorted((apart, i, j) for i, j, apart in pairs)[:limit]
+
+
+def test_few_pairs_are_found_where_few_are_kept(monkeypatch) -> None:
+    monkeypatch.setattr(neighbors, "TILE", 128)
+    index, queries = features(2000, 1, 24), features(2000, 2, 24)
+    search, closest = Neighbors(index, 1.2), Closest(100)
+    num_found = 0
+    for query, match, apart in search.within(queries, lambda: closest.cut):
+        closest.add(apart, query, match)
+        num_found += len(query)
+    num_close = sum(len(found.query) for found in search.within(queries))
+    assert len(queries) <= num_found < num_close / 20
 
 
 @pytest.mark.parametrize("prefix", [1, 8, 64])
@@ -76,8 +123,7 @@ def test_no_prefix_loses_a_pair(prefix, dtype, monkeypatch) -> None:
     away = np.linspace(0.25, 0.35, 50)[:, None] * features(50, 2, 64)
     queries = (index + away).astype(np.float16)
     index_of = Neighbors(index, 0.3)
-    index_of.prefix = prefix
-    index_of.short, index_of.shortest = index_of._shorten(index_of.index, prefix)
+    index_of._use_prefix(prefix, index_of.index)
     found = [tuple(row) for p in index_of.within(queries) for row in zip(*p[:2], strict=True)]
     assert sorted(found) == [(i, j) for i, j, _ in brute_force(index, queries, 0.3)]
     assert 10 < len(found) < 45

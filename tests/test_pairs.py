@@ -1,10 +1,15 @@
 """What is kept of close pairs, whatever the blocks they come in."""
 
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semisup.pairs import Closest, Nearest
+from semisup import schemas, tables
+from semisup.pairs import ORDER, Closest, Nearest, merge_pairs
 
 rows = st.lists(
     st.tuples(st.integers(0, 4), st.integers(0, 5), st.sampled_from([0.0, 0.25, 0.5, 1.0])),
@@ -45,7 +50,6 @@ def test_the_closest_pairs_do_not_depend_on_blocks_and_their_order(pairs, size, 
     expected = sorted((distance, query, match) for query, match, distance in pairs)[:limit]
     found = list(zip(*(column.tolist() for column in closest.sorted()), strict=True))
     assert found == expected
-    assert closest.num_dropped + closest.count == len(pairs)
     assert closest.count <= 2 * limit
 
 
@@ -58,3 +62,46 @@ def test_merging_the_closest_of_parts_gives_the_closest_of_all(pairs, size, limi
         part.add(distance, query, match)
         parts.add(*part.sorted())
     assert [c.tolist() for c in parts.sorted()] == [c.tolist() for c in whole.sorted()]
+
+
+def write_parts(folder: Path, keys: dict[int, str]) -> list[Path]:
+    """Two parts with ties between images, sets and evaluation images; all keys "k" but these."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for part in range(2):
+        shard, index, dataset, evaluation = np.indices((2, 5, 2, 3)).reshape(4, -1)
+        distance = rng.choice([0.25, 0.5, 0.75], len(shard)).astype(np.float32)
+        columns = {
+            "shard_id": 2 * part + shard, "sample_index": index, "distance": distance,
+            "evaluation_dataset": np.array(["other", "test"], object)[dataset],
+            "evaluation_shard_id": evaluation // 2, "evaluation_sample_index": evaluation % 2,
+            "key": np.array([keys.get(row, "k") for row in range(len(shard))], object),
+            "evaluation_key": np.full(len(shard), "e", object),
+        }  # fmt: skip
+        order = np.lexsort([columns[name] for name in ORDER[::-1]])
+        paths.append(folder / f"part-{part:05d}.parquet")
+        columns = {name: np.asarray(column)[order] for name, column in columns.items()}
+        tables.write_table(paths[-1], columns, schemas.DUPLICATES)
+    return paths
+
+
+@pytest.mark.parametrize("limit", [0, 1, 7, 50, 1000])
+def test_a_merge_takes_the_first_of_all_rows_in_order(tmp_path, limit) -> None:
+    paths = write_parts(tmp_path, {3: "another"})
+    rows = [
+        row for path in paths for row in tables.read_table(path, schemas.DUPLICATES).to_pylist()
+    ]
+    expected = sorted(rows, key=lambda row: [row[name] for name in ORDER])[:limit]
+    assert merge_pairs(paths, limit).to_pylist() == expected
+
+
+def test_one_long_key_costs_its_own_length_not_that_of_every_row(tmp_path) -> None:
+    paths = write_parts(tmp_path, {0: "long" * 250_000})
+    tracemalloc.start()
+    try:
+        merged = merge_pairs(paths, 1000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sum(len(key) for key in merged["key"].to_pylist()) > 2_000_000
+    assert peak < 20_000_000  # a column of texts of fixed width would take 480 MB

@@ -1,12 +1,21 @@
 """What is kept of the close pairs: the nearest of each image, and the closest of all."""
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from semisup import schemas, tables
 from semisup.features import Features, read_all
+
+ORDER = [
+    "distance", "shard_id", "sample_index",
+    "evaluation_dataset", "evaluation_shard_id", "evaluation_sample_index",
+]  # fmt: skip
+"""Of pairs: the columns that say which come first."""
 
 
 class Evaluation(NamedTuple):
@@ -36,20 +45,27 @@ def read_evaluation(parts: dict[str, list[Path]]) -> Evaluation:
 
 
 class Nearest:
-    """The closest evaluation image of each of some images; ties: the first."""
+    """The closest evaluation image of each of some images; ties: the first.
+
+    The bits of a distance, which is at least 0, have its order; with the row below them, one
+    integer has the order of both.
+    """
 
     def __init__(self, num_images: int) -> None:
-        self.distance = np.full(num_images, np.inf, np.float32)
-        self.match = np.full(num_images, -1, np.int64)
+        self.best = (_bits(np.full(num_images, np.inf, np.float32)) << 32) | 0xFFFFFFFF
 
     def add(self, query: np.ndarray, match: np.ndarray, distance: np.ndarray) -> None:
-        order = np.lexsort((match, distance, query))
-        query, first = np.unique(query[order], return_index=True)
-        match, distance = match[order][first], distance[order][first]
-        known, found = self.distance[query], self.match[query]
-        closer = (distance < known) | ((distance == known) & (match < found))
-        self.distance[query[closer]] = distance[closer]
-        self.match[query[closer]] = match[closer]
+        np.minimum.at(self.best, query, (_bits(distance) << 32) | match)
+
+    @property
+    def distance(self) -> np.ndarray:
+        """Infinite where there is none."""
+        return (self.best >> 32).astype(np.int32).view(np.float32)
+
+    @property
+    def match(self) -> np.ndarray:
+        """-1 where there is none."""
+        return self.best.astype(np.int32).astype(np.int64)
 
 
 class Closest:
@@ -60,45 +76,65 @@ class Closest:
     """
 
     def __init__(self, limit: int) -> None:
-        self.limit, self.cut, self.count = limit, np.float32(np.inf), 0
+        self.limit, self.cut, self.count = limit, math.inf, 0
         self.blocks: list[list[np.ndarray]] = []
-        self.num_dropped = 0
 
     def add(self, distance: np.ndarray, *others: np.ndarray) -> None:
         """``others``: columns that order pairs of equal distance and tell them apart."""
         kept = np.flatnonzero(distance <= self.cut)
-        self.num_dropped += len(distance) - len(kept)
         self.blocks.append([column[kept] for column in (distance, *others)])
         self.count += len(kept)
         if self.count > 2 * self.limit:
-            self.blocks = [self.sorted()]
-            self.num_dropped += self.count - self.limit
+            self.blocks = [self._kept()]
             self.count = self.limit
-            self.cut = self.blocks[0][0][-1] if self.limit else np.float32(-1)
+            self.cut = float(self.blocks[0][0].max(initial=-1))
 
     def sorted(self) -> list[np.ndarray]:
         """The columns of the pairs, closest first; none if nothing was added."""
         if not self.blocks:
             return []
-        columns = [np.concatenate(column) for column in zip(*self.blocks, strict=True)]
-        order = np.lexsort(columns[::-1])[: self.limit]
+        columns = self._kept()
+        order = np.lexsort(columns[::-1])
         return [column[order] for column in columns]
 
+    def _kept(self) -> list[np.ndarray]:
+        """In the order in which they came: only those at the cut are compared by other columns."""
+        columns = [np.concatenate(column) for column in zip(*self.blocks, strict=True)]
+        distance = columns[0]
+        if len(distance) <= self.limit:
+            return columns
+        last = np.partition(distance, self.limit - 1)[self.limit - 1] if self.limit else -1
+        kept = distance < last
+        tied = np.flatnonzero(distance == last)
+        order = np.lexsort([column[tied] for column in columns[::-1]])
+        kept[tied[order[: self.limit - np.count_nonzero(kept)]]] = True
+        return [column[kept] for column in columns]
 
-def merge_pairs(paths: list[Path], limit: int) -> dict[str, np.ndarray]:
-    """The columns of the ``limit`` closest pairs of all parts, closest first."""
-    names = schemas.DUPLICATES.names
-    order = ["distance", "shard_id", "sample_index", "evaluation_dataset"]
-    order += ["evaluation_shard_id", "evaluation_sample_index"]
-    order += [name for name in names if name not in order]
+
+def merge_pairs(paths: list[Path], limit: int) -> pa.Table:
+    """The ``limit`` closest pairs of all parts, closest first.
+
+    They are ordered by numbers alone; keys, which may be long, are read where a pair is kept.
+    """
+    schema, dataset = schemas.DUPLICATES, "evaluation_dataset"
+    found = [tables.read_table(path, schema, [dataset])[dataset].unique() for path in paths]
+    names = pa.array(sorted({name for each in found for name in each.to_pylist()}), pa.string())
     closest = Closest(limit)
-    for path in paths:
-        table = tables.read_table(path, schemas.DUPLICATES)
-        closest.add(*(_column(table[name].to_numpy()) for name in order))
-    found = dict(zip(order, closest.sorted(), strict=False))
-    return {name: found.get(name, np.empty(0, object)) for name in names}
+    for part, path in enumerate(paths):
+        table = tables.read_table(path, schema, ORDER)
+        columns = [
+            (pc.index_in(table[name], names) if name == dataset else table[name]).to_numpy()
+            for name in ORDER
+        ]
+        rows = np.arange(len(table))
+        closest.add(*columns, np.full(len(table), part), rows)
+    *_, parts, rows = closest.sorted() or [np.empty(0, np.int64)] * 2
+    tabled = [tables.read_rows(path, schema, rows[parts == i]) for i, path in enumerate(paths)]
+    together = np.argsort(parts, kind="stable")
+    place = np.empty_like(together)
+    place[together] = np.arange(len(rows))
+    return pa.concat_tables([schema.empty_table(), *tabled]).take(place)
 
 
-def _column(values: np.ndarray) -> np.ndarray:
-    """Text as what numpy sorts."""
-    return values.astype(str) if values.dtype == object else values
+def _bits(distance: np.ndarray) -> np.ndarray:
+    return distance.view(np.int32).astype(np.int64)

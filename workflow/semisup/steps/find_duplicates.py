@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from semisup import schemas, settings, tables
+from semisup import memory, schemas, settings, tables
 from semisup.features import check_dimensions, read_features
 from semisup.neighbors import Neighbors
 from semisup.pairs import Closest, Evaluation, Nearest, read_evaluation
@@ -32,6 +32,7 @@ def main(
     ``evaluation_features``, ``evaluation_manifests``: the first part of each set, sets by name.
     """
     torch.set_num_threads(max(workers, 1))
+    memory.keep_freed()
     sets = settings.evaluation
     evaluation = read_evaluation(_parts(sets, evaluation_features))
     neighbors = Neighbors(evaluation.images.vectors, settings.record_distance)
@@ -39,7 +40,7 @@ def main(
     for block in read_features(features):
         check_dimensions(block, evaluation.images, path=features)
         own = Nearest(len(block.identity))
-        for close in neighbors.within(block.vectors):
+        for close in neighbors.within(block.vectors, lambda: closest.cut):
             own.add(*close)
             closest.add(close.distance, block.identity[close.query], close.match)
         rows = np.flatnonzero(own.match >= 0)
@@ -49,9 +50,9 @@ def main(
     manifests = _parts(sets, evaluation_manifests)
     _write_pairs(pairs, closest, manifest, manifests, evaluation)
     log.info(
-        "%d images, %d of them close to one of %d evaluation images; %d pairs kept, %d dropped",
+        "%d images, %d of them close to one of %d evaluation images; the %d closest pairs kept",
         num_images, sum(len(rows) for rows, *_ in found), len(evaluation.dataset),
-        min(closest.count, settings.max_pairs), closest.num_dropped,
+        min(closest.count, settings.max_pairs),
     )  # fmt: skip
 
 

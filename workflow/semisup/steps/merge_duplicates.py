@@ -12,9 +12,10 @@ log = logging.getLogger("semisup")
 
 def main(settings: settings.MergeDuplicates, first_part: Path, pairs: Path) -> None:
     parts = tables.part_paths(first_part, settings.num_parts)
-    columns = merge_pairs(parts, settings.max_pairs)
+    merged = merge_pairs(parts, settings.max_pairs)
+    columns = {name: merged[name] for name in merged.column_names}
     tables.write_table(pairs, columns, schemas.DUPLICATES)
-    log.info("%d pairs of %d parts", len(columns["distance"]), settings.num_parts)
+    log.info("%d pairs of %d parts", len(merged), settings.num_parts)
 
 
 if __name__ == "__main__":
