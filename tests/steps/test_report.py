@@ -103,6 +103,10 @@ BROKEN_BOOKS: dict[str, tuple[str, Change]] = {
         lambda summary: summary.update(num_candidates=summary["num_candidates"] + 1),
     ),
     "every row is packed": (
+        "selections/top/summary.json",
+        lambda summary: summary.update(num_rows=summary["num_rows"] + 1),
+    ),
+    "10 rows for 9 samples; shard 0 is the first that is wrong": (
         "shards/top/manifest-00000.json",
         lambda manifest: manifest["shards"][0].update(num_samples=9),
     ),
