@@ -16,6 +16,9 @@ from semisup.order import TrainingOrder
 from semisup.samples import Samples, read_range, will_read
 from semisup.tables import DataError
 
+BATCH_SECONDS = 600
+"""After which a batch will not come any more: its worker hangs, and with it all ranks."""
+
 Look = Callable[[torch.Tensor], torch.Tensor]
 """From the pixels of an image, uint8 (3, height, width), to what a batch holds of it."""
 
@@ -128,6 +131,7 @@ def _load(
             num_workers=workers,
             collate_fn=_unchanged,
             prefetch_factor=4 if workers else None,
+            timeout=BATCH_SECONDS if workers else 0,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=set_up,
         )
