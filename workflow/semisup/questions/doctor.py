@@ -61,9 +61,8 @@ def examine(site: Site) -> Iterator[Finding]:
         return
     partitions = dict[str, list[str]]()
     for key in LONGEST:
-        for name in getattr(site, key).split(
-            ","
-        ):  # sbatch takes several, and the first that is free
+        names = getattr(site, key)  # sbatch takes several, and the first that is free
+        for name in names.split(","):
             try:
                 said = slurm.ask("scontrol", "show", "partition", "-o", name)
                 partitions.setdefault(key, []).append(said)
