@@ -42,11 +42,10 @@ def train_ours(arch: str, folder: Path, output: Path) -> Result:
     model = models.build(arch, NUM_CLASSES)
     recipe = Recipe(**RECIPE, global_batch_size=BATCH[arch])
     samples = read_samples([folder / "whole" / "manifest-00000.json"])
-    with distributed.join() as ranks:
-        trained = training.train(
-            "train", model, NUM_CLASSES, samples, recipe, 224, 0, output / "checkpoints", ranks,
-            WORKERS, Nowhere(),
-        )  # fmt: skip
+    trained = training.train(
+        "train", model, NUM_CLASSES, samples, recipe, 224, 0, output / "checkpoints",
+        distributed.this_rank(), WORKERS, Nowhere(),
+    )  # fmt: skip
     losses = [row["loss"] for row in trained.metrics]
     return {"losses": losses}
 

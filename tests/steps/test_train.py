@@ -1,12 +1,14 @@
 """Training through its step: determinism, resume, late failures, refusals."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -70,6 +72,22 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(tmp_path, make_
     assert (first / "metrics.parquet").read_bytes() == (second / "metrics.parquet").read_bytes()
     other = run(tmp_path / "c", manifests, make_settings(seed=1))
     assert (first / "weights.pt").read_bytes() != (other / "weights.pt").read_bytes()
+
+
+def test_workers_are_forked_before_the_threads_of_gloo_start(
+    tmp_path, make_dataset: Dataset, monkeypatch
+):
+    """Beside them a worker hangs at its start, now and then: once in a hundred trainings."""
+    alive = []
+
+    @contextmanager
+    def joined(_):
+        alive.append(len(multiprocessing.active_children()))
+        yield
+
+    monkeypatch.setattr(training.distributed, "joined", joined)
+    run(tmp_path, make_dataset(SHARDS, 2), workers=2)
+    assert alive == [2]
 
 
 def test_a_training_cut_off_anywhere_ends_with_the_same_weights(

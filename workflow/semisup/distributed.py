@@ -40,21 +40,31 @@ class Ranks(NamedTuple):
         return values
 
 
-@contextmanager
-def join() -> Iterator[Ranks]:
-    """The ranks this process is one of: those of torchrun, or itself alone."""
-    num_ranks = int(os.environ.get("WORLD_SIZE", 1))
-    device = devices.choose_device()
+def this_rank() -> Ranks:
+    """Which of torchrun's ranks this process is, or that it is alone; see joined."""
+    num_ranks, device = int(os.environ.get("WORLD_SIZE", 1)), devices.choose_device()
     if num_ranks == 1:
-        yield Ranks(0, 1, device)
-        return
-    _end_with_parent()
+        return Ranks(0, 1, device)
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    return Ranks(int(os.environ["RANK"]), num_ranks, device)
+
+
+@contextmanager
+def joined(ranks: Ranks) -> Iterator[None]:
+    """Connect this rank to the others, until the end; after an error they stay connected.
+
+    Fork before, never after: the threads of gloo run Python now and then, and what is forked while
+    one starts to hangs, https://github.com/python/cpython/issues/112275.
+    """
+    if ranks.num_ranks == 1:
+        yield
+        return
+    _end_with_parent()
+    backend = "cpu:gloo,cuda:nccl" if ranks.device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=TIMEOUT)
-    yield Ranks(dist.get_rank(), num_ranks, device)
+    yield
     dist.destroy_process_group()  # not after an error: others may be waiting, torchrun ends them
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.utils.deterministic
 from torch import nn
 
-from semisup import checkpoint, flops, loader, optim, transforms
+from semisup import checkpoint, distributed, flops, loader, optim, transforms
 from semisup.config import Recipe
 from semisup.distributed import Ranks, StopRequest
 from semisup.learner import Learner, Pass
@@ -69,36 +69,38 @@ def train(
     is_first = ranks.rank == 0
     _set_up(ranks.device, workers)
     rows = labelled_rows(samples)
-    labels = torch.from_numpy(samples.table["label"].fill_null(-1).to_numpy().astype(np.int64))
     order = TrainingOrder(
         rows, seed, recipe.images, recipe.global_batch_size, recipe.device_batch_size
     )
-    learner = Learner(model, num_classes, labels, recipe, seed, ranks)
-    step, metrics, passes = 0, Metrics(), list[Pass]()
     owner = checkpoint.claim(checkpoints) if is_first else ""
-    if state := checkpoint.load(checkpoints):
-        learner.restore(state)
-        step, metrics = state["step"], state["metrics"]
-        passes = _share(state["passes"], ranks)
-    if len(started := set(ranks.gather(step))) > 1:
-        raise DataError(f"{checkpoints}: ranks see different checkpoints, {started}. Run again.")
-    if is_first:
-        log.info(
-            "%s: %d images to learn from, %d to process in %d steps of %d, by %d x %s%s",
-            what, len(rows), recipe.images, order.num_steps, order.batch_size, ranks.num_ranks,
-            ranks.device.type, f", going on after step {step}" if step else "",
-        )  # fmt: skip
-
+    state = checkpoint.load(checkpoints)
+    step = state["step"] if state else 0
     batches = loader.training_batches(
         samples, order, transforms.training_transform(recipe, image_size), image_size, step,
         ranks.rank, ranks.num_ranks, workers,
     )  # fmt: skip
-    done = min(step * order.batch_size, order.images)
-    operations = flops.of_training(learner.model, image_size)
-    progress = Progress(what, order.images, done, flops=operations)
-    every = min(max(order.num_steps // METRIC_ROWS, 1), MAX_STEPS_PER_ROW)
-    began = saved = time.monotonic()
-    with closing(batches), StopRequest(ranks) as stop:
+    with closing(batches), distributed.joined(ranks), StopRequest(ranks) as stop:
+        labels = torch.from_numpy(samples.table["label"].fill_null(-1).to_numpy().astype(np.int64))
+        learner = Learner(model, num_classes, labels, recipe, seed, ranks)
+        metrics, passes = Metrics(), list[Pass]()
+        if state:
+            learner.restore(state)
+            metrics, passes = state["metrics"], _share(state["passes"], ranks)
+        if len(started := set(ranks.gather(step))) > 1:
+            raise DataError(
+                f"{checkpoints}: ranks see different checkpoints, {started}. Run again."
+            )
+        if is_first:
+            log.info(
+                "%s: %d images to learn from, %d to process in %d steps of %d, by %d x %s%s",
+                what, len(rows), recipe.images, order.num_steps, order.batch_size, ranks.num_ranks,
+                ranks.device.type, f", going on after step {step}" if step else "",
+            )  # fmt: skip
+        done = min(step * order.batch_size, order.images)
+        operations = flops.of_training(learner.model, image_size)
+        progress = Progress(what, order.images, done, flops=operations)
+        every = min(max(order.num_steps // METRIC_ROWS, 1), MAX_STEPS_PER_ROW)
+        began = saved = time.monotonic()
         while step < order.num_steps:
             learnt, lr = learner.learn(order, step, batches)
             passes += learnt

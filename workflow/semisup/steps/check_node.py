@@ -14,7 +14,8 @@ from semisup.steps import run
 
 def main(token: Path, found: Path) -> None:
     """Write what this rank sees in the folder ``found``. ``token``: a file of the login node."""
-    with distributed.join() as ranks:
+    ranks = distributed.this_rank()
+    with distributed.joined(ranks):
         total = torch.ones(1, device=ranks.device)
         if ranks.num_ranks > 1:
             dist.all_reduce(total)

@@ -60,26 +60,26 @@ def main(
     model = models.build(settings.arch, len(settings.classes))
     for path in init:
         models.start_from(model, models.load(path), settings.classes)
-    with distributed.join() as ranks:
-        ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        if is_first := ranks.rank == 0:
-            checkpoint.keep_only(folder)
-        tracker = Events(folder / "tensorboard", what, wandb) if is_first else Nowhere()
-        try:
-            trained = training.train(
-                what, model, len(settings.classes), samples, settings.recipe, settings.image_size,
-                settings.seed, folder, ranks, -(-workers // ranks_here), tracker,
-            )  # fmt: skip
-        except training.Interrupted as stop:
-            log.warning("%s", stop)
-            if is_first and stop.signal == signal.SIGUSR1:
-                _queue_again()
-            ranks.gather(None)  # torchrun would end the others when one is gone
-            sys.exit(os.EX_TEMPFAIL)
-        if is_first:
-            _write(trained, settings, weights, classes, metrics)
-            last = trained.metrics[-1]
-            log.info("%s: loss %.4f, training accuracy %.4f", what, last["loss"], last["top1"])
+    ranks = distributed.this_rank()
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if is_first := ranks.rank == 0:
+        checkpoint.keep_only(folder)
+    tracker = Events(folder / "tensorboard", what, wandb) if is_first else Nowhere()
+    try:
+        trained = training.train(
+            what, model, len(settings.classes), samples, settings.recipe, settings.image_size,
+            settings.seed, folder, ranks, -(-workers // ranks_here), tracker,
+        )  # fmt: skip
+    except training.Interrupted as stop:
+        log.warning("%s", stop)
+        if is_first and stop.signal == signal.SIGUSR1:
+            _queue_again()
+        ranks.gather(None)  # torchrun would end the others when one is gone
+        sys.exit(os.EX_TEMPFAIL)
+    if is_first:
+        _write(trained, settings, weights, classes, metrics)
+        last = trained.metrics[-1]
+        log.info("%s: loss %.4f, training accuracy %.4f", what, last["loss"], last["top1"])
 
 
 def _queue_again() -> None:
