@@ -31,6 +31,19 @@ DECODED = 867
 SCORE_BYTES, INDEX_BYTES, FEATURE_BYTES = 59, 22, 1024 + 32
 """Of an image of U: measured, measured, 512 numbers of 2 bytes."""
 
+MAX_PAIRS, PAIR_BYTES = 100_000, 13
+"""Of each part, at most: the default, and measured."""
+
+INDEXED, SEARCHED, MERGED, SELECTED, PACKED = 7_785, 23_000, 4_900_000, 280_000, 8_000
+"""Images or pairs a second and core, measured on smaller ones (benchmarks/README.md): what `select`
+needs for 10 million is taken ten times."""
+
+CORES = 64
+"""Of the CPU partition."""
+
+FILE_SYSTEM = 10e9
+"""Bytes a second that it gives to all jobs together."""
+
 
 def main() -> None:
     config = yaml.safe_load((ROOT / "examples" / "paper.yaml").read_text())
@@ -42,20 +55,25 @@ def main() -> None:
     per_class = config["selections"]["top"]["images_per_class"]
     packed = 1000 * per_class
     parts = 10_000 // config["datasets"]["yfcc100m"]["shards_per_part"]
-    print("| stage | jobs | images | GPU-hours | wall time | reads | writes |")
-    print("|---|---|---|---|---|---|---|")
-    show("index U", parts, NUM_U, 0, NUM_U * U_BYTES, NUM_U * INDEX_BYTES)
+    print("| stage | jobs | images | GPU-hours | core-hours | wall time | reads | writes |")
+    print("|---|---|---|---|---|---|---|---|")
+    show_cpu("index U", parts, NUM_U, INDEXED, NUM_U * U_BYTES, NUM_U * INDEX_BYTES)
     supervised = recipes["paper_supervised"]["images"]
     show("train the teacher", 1, supervised, teacher / TRAINING, supervised * D_BYTES, 0.8e9)
     show("features of U", parts, NUM_U, small / SCORING, NUM_U * U_BYTES, NUM_U * FEATURE_BYTES)
+    pairs = parts * MAX_PAIRS * PAIR_BYTES
+    show_cpu("find duplicates", parts, NUM_U, SEARCHED, NUM_U * FEATURE_BYTES, pairs)
+    show_cpu("merge the pairs", 1, parts * MAX_PAIRS, MERGED, pairs, MAX_PAIRS * PAIR_BYTES)
     show("score U", parts, NUM_U, teacher / 3 / SCORING, NUM_U * U_BYTES, NUM_U * SCORE_BYTES)
-    show("select", 1, NUM_U, 0, NUM_U * (SCORE_BYTES + INDEX_BYTES), packed * 36)
-    show("pack", 256, packed, 0, packed * U_BYTES, packed * U_BYTES)
+    show_cpu("select", 1, NUM_U, SELECTED, NUM_U * (SCORE_BYTES + INDEX_BYTES), packed * 36)
+    show_cpu("pack", 256, packed, PACKED, packed * U_BYTES, packed * U_BYTES)
     images = recipes["paper_pretrain"]["images"]
     show("pretrain the student", 1, images, student / TRAINING, images * U_BYTES, 0.1e9)
     images = recipes["paper_finetune"]["images"]
     show("finetune it", 1, images, student / TRAINING, images * D_BYTES, 0.1e9)
     show("train the baseline", 1, supervised, student / TRAINING, supervised * D_BYTES, 0.1e9)
+    both = (teacher + 2 * student) / 3 / SCORING
+    show("evaluate three models", 3, NUM_EVALUATION, both, 3 * NUM_EVALUATION * D_BYTES, 1e6)
 
 
 def training_flops(arch: str) -> int:
@@ -66,19 +84,50 @@ def training_flops(arch: str) -> int:
 def show(
     stage: str, jobs: int, images: int, operations: float, reads: float, writes: float
 ) -> None:
-    """``operations``: for an image, divided by the share of the peak that is reached."""
-    seconds = images * operations / PEAK
-    decoding = images / (DECODED * CPUS_PER_GPU) if operations else 0.0  # on the cores of one GPU
-    gpu_hours = max(seconds, decoding) / 3600
-    wall = f"{gpu_hours / GPUS:.1f} h" if operations else ""
-    hours = f"{gpu_hours:,.0f}" if operations else ""
+    """A stage on GPUs. ``operations``: for an image, divided by the share of the peak reached."""
+    decoding = images / (DECODED * CPUS_PER_GPU)  # on the cores of one GPU
+    gpu_hours = max(images * operations / PEAK, decoding) / 3600
+    row(stage, jobs, images, hours(gpu_hours), "", gpu_hours / GPUS, reads, writes)
+
+
+def show_cpu(stage: str, jobs: int, images: int, rate: float, reads: float, writes: float) -> None:
+    """A stage on cores. ``rate``: images a second and core."""
+    core_hours = images / rate / 3600
+    at_once = min(jobs, CORES)
+    row(stage, jobs, images, "", hours(core_hours), core_hours / at_once, reads, writes)
+
+
+def row(
+    stage: str,
+    jobs: int,
+    images: int,
+    gpus: str,
+    cores: str,
+    wall: float,
+    reads: float,
+    writes: float,
+) -> None:
+    """``wall``: hours of computing, beside which files are read and written."""
+    wall = max(wall, (reads + writes) / FILE_SYSTEM / 3600)
     print(
-        f"| {stage} | {jobs:,} | {images:,} | {hours} | {wall} | {size(reads)} | {size(writes)} |"
+        f"| {stage} | {jobs:,} | {images:,} | {gpus} | {cores} | {wall_time(wall)} | {size(reads)} "
+        f"| {size(writes)} |"
     )
 
 
+def hours(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+
+
+def wall_time(number: float) -> str:
+    return f"{number:.1f} h" if number > 0.9 else f"{max(number * 60, 1):.0f} min"
+
+
 def size(num_bytes: float) -> str:
-    return f"{num_bytes / 1e12:.1f} TB" if num_bytes >= 1e12 else f"{num_bytes / 1e9:.1f} GB"
+    unit, name = (
+        (1e12, "TB") if num_bytes >= 1e12 else (1e9, "GB") if num_bytes >= 1e8 else (1e6, "MB")
+    )
+    return f"{num_bytes / unit:.1f} {name}"
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def literal_command(box: Box, folder: Path, *options: str) -> "subprocess.Popen[
         copy_repository(folder)
         config = short(yaml.safe_load((ROOT / "tests" / "tiny.yaml").read_text()))
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    before = f"true\nhostname >> {folder}/before_job # on every node\n"
+    before = f'true\necho "$(hostname)" >> {folder}/before_job # on every node\n'
     own = {"train": {"nodes": 2, "gpus": 2}, "before_job": before}
     (folder / "site.yaml").write_text(yaml.safe_dump(SITE | own))
     command = ["env", "--default-signal=INT", *SNAKEMAKE, "--profile", "slurm", *options]

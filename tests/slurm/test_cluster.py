@@ -55,7 +55,7 @@ def dry_run(folder: Path) -> str:
 
 def test_the_doctor_finds_this_cluster_well_but_for_its_gpus(box: Box, tmp_path: Path) -> None:
     """Its GPUs are devices that do nothing: Slurm has them, PyTorch does not see them."""
-    status, said = doctor(box, tmp_path, SITE)
+    status, said = doctor(box, tmp_path, SITE | {"before_job": "true\ncd . # here"})
     assert "ok      a job on cpu ran on c1, with torch " in said
     assert "ok      a job on gpu ran on g1 g2, with torch " in said
     assert said.count("ok      files are seen both ways") == 2
@@ -68,6 +68,8 @@ def test_the_doctor_finds_this_cluster_well_but_for_its_gpus(box: Box, tmp_path:
 def test_the_doctor_says_what_to_change_in_the_site(box: Box, tmp_path: Path) -> None:
     wrong = {"gpu_partition": "h100"}
     assert "Set gpu_partition in site.yaml; there are: cpu, gpu." in doctor(box, tmp_path, wrong)[1]
+    said = doctor(box, tmp_path, SITE | {"before_job": "modul load cuda"})[1]
+    assert re.search(r"a job on 1 x cpu fails\n(.*\n)? .*modul: (command )?not found", said)
     wrong = {"gpu_partition": "gpu,cpu", "pretrain": {"nodes": 9, "gpus": 8, "hours": 96}}
     said = doctor(box, tmp_path, wrong)[1]
     assert "pretrain asks for 8 x gpu on a node, gpu,cpu has 2" in said

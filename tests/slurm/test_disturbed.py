@@ -61,6 +61,17 @@ def test_a_training_longer_than_its_job_goes_on_in_the_next(run: Run, calm: Path
 LAST_SECONDS = {f"0:0{second}" for second in range(6)}
 
 
+def test_a_training_that_is_asked_to_make_room_goes_on_later(run: Run, calm: Path) -> None:
+    """As administrators do, and `--signal=USR1@120`: by a signal to every process of its steps."""
+    snakemake = run.start()
+    job = run.wait_for_checkpoint()
+    run.box.say("scancel", "--signal=USR1", job)
+    said = run.finish(snakemake)
+    run.check_end(calm)
+    assert "Trying to restart" not in said
+    assert "Restarts=1" in run.box.say("scontrol", "show", "job", job)
+
+
 def test_two_nodes_lose_one_and_go_on_with_another(run: Run, box: Box, tmp_path: Path) -> None:
     datasets = shutil.copytree(run.folder, tmp_path / "undisturbed")
     undisturbed = Run(box, datasets, train={"gpus": 2})  # as many ranks on a node: the same bytes

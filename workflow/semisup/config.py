@@ -393,7 +393,7 @@ class Duplicates(Section):
         description="Pairs at most this far apart are recorded; be generous, `remove` decides later.",
     )
     max_pairs: int = Field(
-        1_000_000,
+        100_000,
         ge=1,
         le=100_000_000,
         description="Pairs recorded, the closest of all. The closest evaluation image of each image "

@@ -164,12 +164,13 @@ def run_job(site: Site, partition: str, nodes: int) -> Iterator[Finding]:
     token.write_text(uuid.uuid4().hex)
     step = ["check_node", "--token", str(token), "--found", str(here)]
     launch = [sys.executable, "-m", "semisup.launch", "--nodes", str(nodes), "--logs", str(here / "logs"), *step]  # fmt: skip
+    before = ["sh", "-c", f'{site.precommand()} && exec "$@"', "sh"] if site.before_job else []
     command = [
         "salloc", "--quiet", f"--immediate={WAIT}", "-p", name, f"--nodes={nodes}", "-t", "2",
         *_option("-A", site.account), *_option("--qos", site.qos),
         *(_option("--gres", site.gpu and f"{site.gpu}:1") if on_gpu else []),
         *(_option("-C", site.constraint) if on_gpu else []),
-        *(launch if nodes > 1 else ["srun", "-n1", *launch]),
+        *([*before, *launch] if nodes > 1 else ["srun", "-n1", *before, *launch]),
     ]  # fmt: skip
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT + 180)

@@ -74,9 +74,8 @@ def main(
     try:
         with _processes(min(workers, len(starts))) as each:
             chosen = tables.read_rows(selection, schemas.SELECTION, mine)
-            cuts = [
-                chosen.take(np.arange(len(mine))[start : start + per_shard]) for start in starts
-            ]
+            places = np.arange(len(mine))
+            cuts = (chosen.take(places[start : start + per_shard]) for start in starts)
             written = each(write_shard, paths, cuts)
             for shard_id, path, (packed, entry) in zip(shard_ids, paths, written, strict=True):
                 rows += [(shard_id, index, sample) for index, sample in enumerate(packed)]
