@@ -10,8 +10,8 @@ import pytest
 from browser import Browser
 from conftest import Dataset, make_jpeg
 from semisup import schemas, settings, tables
-from semisup.removal import read_review
 from semisup.review.page import escape_json, render
+from semisup.reviews import read_review
 from semisup.steps import make_review_page
 from semisup.tars import content_hash
 

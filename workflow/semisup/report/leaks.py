@@ -15,9 +15,9 @@ from semisup.config import Config
 from semisup.leaks import BITS, FEATURES, HASH
 from semisup.metrics import wilson_interval
 from semisup.plan import Plan
-from semisup.removal import read_review
 from semisup.report.accuracy import Line, read_hits
 from semisup.report.comparison import Accuracy
+from semisup.reviews import read_review
 from semisup.stages import stage_names, trainings
 
 CHANCES = (0.001, 0.01, 0.05, 0.2)
