@@ -25,7 +25,7 @@ from semisup.steps import index_shards
 
 NUM_IMAGES = int(os.environ.get("NUM_IMAGES", "512"))
 NUM_SHARDS, NUM_CLASSES = 4, 20
-ARCHS = ("resnet18", "resnet50")
+ARCHS = ("resnet18", "resnet50", "resnet152")
 
 
 def main(folder: Path) -> None:

@@ -27,7 +27,7 @@ from semisup.steps import score_shards
 from semisup.tracking import Nowhere
 
 WORKERS = 2
-BATCH = {"resnet18": 32, "resnet50": 16}
+BATCH = {"resnet18": 32, "resnet50": 16, "resnet152": 16}
 RECIPE = {"images": NUM_IMAGES, "base_lr": 0.01, "precision": "float32"}
 MEAN, STD = transforms.MEAN, transforms.STD
 Result = dict[str, object]

@@ -35,6 +35,7 @@ SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
 VICTIMS = ["step", "worker", "snakemake", "everything"]
 UNCOMPARED = {"logs", "benchmarks", "checkpoints", "work"}
 LONGEST_RUN = 1800.0
+SHORTEST_LIFE = 0.1
 SHORT = ["train", "score_shards", "select", "pack_selection", "pretrain", "finetune"]
 """The stages of the short form."""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -269,6 +270,8 @@ def storm(
                 struck = strike(folder, snakemake, stage, victim, delay)
                 if not struck:  # it was over sooner, as it took over what it had made
                     seconds[stage, role] = delay / 2
+                if not struck and role == "worker" and delay < SHORTEST_LIFE:
+                    del seconds[stage, role]  # it needs none any more
             time.sleep(0.02)
         code = snakemake.wait(LONGEST_RUN)
         if struck:
