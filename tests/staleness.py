@@ -212,6 +212,7 @@ ROWS = [
     of_recipe("images", 100),
     of_recipe("global_batch_size", 32),
     of_recipe("device_batch_size", 16),
+    of_recipe("cpu_threads", 3),
     of_recipe("base_lr", 0.5),
     of_recipe("warmup_images", 10),
     of_recipe("schedule", "cosine"),

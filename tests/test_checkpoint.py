@@ -29,6 +29,20 @@ def test_two_generations_are_kept(tmp_path):
     ]
 
 
+def test_what_is_newer_and_damaged_does_not_push_out_what_is_whole(tmp_path):
+    for step in (90, 100):
+        checkpoint.save(tmp_path, step, state(step))
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"rotten")
+    assert checkpoint.load(tmp_path) is None
+    for step in (5, 6):
+        checkpoint.save(tmp_path, step, state(step))
+    assert sorted(path.name[:15] for path in tmp_path.iterdir()) == [
+        "step-0000000005",
+        "step-0000000006",
+    ]
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
     checkpoint.save(tmp_path, 1, state(1))
     checkpoint.save(tmp_path, 2, state(2))

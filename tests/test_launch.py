@@ -32,7 +32,7 @@ def test_one_process_is_the_step_itself(tmp_path: Path) -> None:
 
 
 def test_ranks_train_together_and_each_has_its_log(tmp_path: Path, make_dataset: Dataset) -> None:
-    recipe = Recipe(images=32, global_batch_size=8, crop="padded")
+    recipe = Recipe(images=32, global_batch_size=8, crop="padded", cpu_threads=1)
     own = settings.Train(
         arch="cifar_resnet8_w4",
         image_size=12,

@@ -19,6 +19,7 @@ KINDS = [
 ]
 text = st.text(st.characters(codec="utf-8"), max_size=8)
 values = {
+    bool: st.booleans(),
     int: st.integers(-(2**53), 2**53),
     float: st.floats(allow_nan=False, allow_infinity=False),
     str: text,

@@ -1,6 +1,8 @@
 """Training through its step: determinism, resume, late failures, refusals."""
 
+import itertools
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -19,12 +21,13 @@ import torch
 from conftest import Dataset, make_dataset, make_jpeg
 from semisup import checkpoint, models, settings, training
 from semisup.config import Recipe
+from semisup.learner import noise_seed
 from semisup.steps import train
 from semisup.tables import DataError
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).with_name("golden_losses.json")
-RECIPE = Recipe(images=100, global_batch_size=8, base_lr=0.5, crop="padded")
+RECIPE = Recipe(images=100, global_batch_size=8, base_lr=0.5, crop="padded", cpu_threads=1)
 SHARDS = [
     [(f"{s}-{i}", {"jpg": make_jpeg(9 * s + i), "cls": b"%d" % (i % 2)}) for i in range(9)]
     for s in range(2)
@@ -64,10 +67,10 @@ def run(
 
 
 def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(tmp_path, make_dataset: Dataset):
-    torch.set_num_threads(1)
     manifests = make_dataset(SHARDS, 2)
     first = run(tmp_path / "a", manifests, workers=0)
-    second = run(tmp_path / "b", manifests, workers=1)
+    second = run(tmp_path / "b", manifests, workers=2)
+    assert torch.get_num_threads() == RECIPE.cpu_threads
     assert (first / "weights.pt").read_bytes() == (second / "weights.pt").read_bytes()
     assert (first / "metrics.parquet").read_bytes() == (second / "metrics.parquet").read_bytes()
     other = run(tmp_path / "c", manifests, make_settings(seed=1))
@@ -247,6 +250,43 @@ def test_the_loss_curve_is_the_recorded_one(tmp_path, make_dataset: Dataset, nam
         assert losses == recorded[name]
     else:
         assert losses[:5] == pytest.approx(recorded[name][:5], rel=0.02)
+
+
+def test_a_step_of_one_image_can_be_learnt(tmp_path, make_dataset: Dataset):
+    """Where the last map has one place, BatchNorm would find one value in each channel."""
+    recipe = RECIPE.model_copy(update={"images": 17, "mixup": 0.2})
+    own = make_settings(recipe).model_copy(update={"arch": "resnet18", "image_size": 32})
+    stage = run(tmp_path, make_dataset(SHARDS, 2), own)
+    assert pd.read_parquet(stage / "metrics.parquet").loaded.iloc[-1] == 17
+
+
+def test_every_pass_has_its_own_noise():
+    places = itertools.product((0, 1), range(40), range(64))
+    assert len({noise_seed(*place) for place in places}) == 2 * 40 * 64
+    torch.manual_seed(noise_seed(0, 3, 1))
+    drawn = torch.rand(3)
+    torch.manual_seed(noise_seed(0, 3, 2))
+    assert not torch.equal(drawn, torch.rand(3))
+
+
+def test_a_training_of_which_no_image_can_be_decoded_fails(tmp_path, make_dataset: Dataset):
+    broken = [[(str(i), {"jpg": b"no image", "cls": b"0"}) for i in range(9)]]
+    with pytest.raises(DataError, match="none of 100 images could be decoded"):
+        run(tmp_path, make_dataset(broken, 2))
+
+
+def test_a_candidate_that_diverges_keeps_the_weights_it_began_with(
+    tmp_path, make_dataset: Dataset, caplog
+):
+    manifests = make_dataset(SHARDS, 2)
+    start = run(tmp_path / "a", manifests)
+    wild = make_settings(RECIPE.model_copy(update={"base_lr": 1e30}))
+    wild = wild.model_copy(update={"may_diverge": True})
+    stage = run(tmp_path / "b", manifests, wild, [start / "weights.pt"])
+    assert "the loss is nan in step" in caplog.text
+    assert math.isnan(pd.read_parquet(stage / "metrics.parquet").loss.iloc[-1])
+    after, before = (models.load(folder / "weights.pt").state for folder in (stage, start))
+    assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_a_finished_training_is_not_repeated(tmp_path, make_dataset: Dataset, monkeypatch):

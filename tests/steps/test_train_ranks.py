@@ -18,7 +18,9 @@ from semisup import checkpoint, models, settings
 from semisup.config import Recipe
 
 ROOT = Path(__file__).parents[2]
-RECIPE = Recipe(images=100, global_batch_size=8, device_batch_size=4, base_lr=0.1, crop="padded")
+RECIPE = Recipe(
+    images=100, global_batch_size=8, device_batch_size=4, base_lr=0.1, crop="padded", cpu_threads=1
+)
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ENVIRONMENT = {
     **os.environ,
@@ -195,6 +197,21 @@ def test_a_signal_writes_a_checkpoint_and_asks_to_be_run_again(tmp_path, make_da
         resumed = Run(tmp_path / "run", manifests, of_recipe(images=1000)).finish()
         calm = Run(tmp_path / "calm", manifests, of_recipe(images=1000)).finish()
         assert resumed.outputs() == calm.outputs()
+
+
+def test_a_signal_to_every_process_of_a_job_is_one_request(tmp_path, make_dataset):
+    """Slurm sends it to torchrun and to its ranks, and torchrun sends it to them again."""
+    run = Run(tmp_path / "run", make_dataset(SHARDS, 2), of_recipe(images=1000), SLOW)
+    process = run.start(2)
+    run.wait_for_checkpoint(process)
+    seen = run.checkpoints()[-1]
+    ranks = psutil.Process(process.pid).children()
+    for each in (*ranks, psutil.Process(process.pid), *ranks):
+        each.send_signal(signal.SIGTERM)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode != 0, text
+    assert "SIGTERM; a checkpoint after" in text
+    assert run.checkpoints()[-1] > seen
 
 
 def test_a_training_that_was_taken_over_ends_without_a_word_in_the_results(tmp_path, make_dataset):

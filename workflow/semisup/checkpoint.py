@@ -39,12 +39,18 @@ def check_claim(folder: Path, owner: str) -> None:
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> None:
-    """Write the state after ``step`` steps and keep the two newest. The name holds the digest."""
+    """Write the state after ``step`` steps and keep the one before. The name holds the digest.
+
+    What is newer was not whole when this training began: it would be kept in place of what is.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     digest = hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]
-    tables.write_bytes(folder / f"step-{step:010d}-{digest}.pt", buffer.getvalue())
-    for path in _newest_first(folder)[KEPT:]:
+    own = folder / f"step-{step:010d}-{digest}.pt"
+    tables.write_bytes(own, buffer.getvalue())
+    others = [path for path in _newest_first(folder) if path != own]
+    before = [path for path in others if path < own]
+    for path in {*others} - {*before[: KEPT - 1]}:
         path.unlink()
 
 

@@ -249,6 +249,13 @@ class Recipe(Section):
         "makes as many passes a step as it takes. Default: the global batch divided by the devices. "
         "Give it, and another number of devices trains the same.",
     )
+    cpu_threads: int = Field(
+        2,
+        ge=1,
+        le=256,
+        description="Threads of each process that trains without a GPU. The last bits of its sums "
+        "depend on them, so they are not those that happen to be there.",
+    )
     base_lr: float = Field(0.1, gt=0, description="Learning rate per 256 images of the batch.")
     warmup_images: int = Field(
         0, ge=0, description="Linear warm-up to the full rate, from that of a batch of 256."

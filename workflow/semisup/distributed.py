@@ -22,6 +22,9 @@ TIMEOUT = timedelta(minutes=10)
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
+PATIENCE = 10.0
+"""Seconds in which a signal that comes again is the same request: Slurm and torchrun both send it."""
+
 MARGIN = 300.0
 """Seconds before the time limit of a Slurm job at which it stops; a tenth of what is left, if less."""
 
@@ -84,14 +87,15 @@ class StopRequest:
     """Whether SIGTERM, SIGUSR1 or Ctrl-C asked any rank to stop: all know at the same step. So they do
     whether a checkpoint is due, which is a matter of time.
 
-    The time limit of a Slurm job does so too, as SIGUSR1. A second signal has its usual effect.
+    The time limit of a Slurm job does so too, as SIGUSR1. A signal that comes again later has its usual
+    effect.
     """
 
     def __init__(self, ranks: Ranks) -> None:
         self.num_ranks, self.is_first = ranks.num_ranks, ranks.rank == 0
         left = slurm.seconds_left() if ranks.rank == 0 else None
         self.end = time.monotonic() + left - min(MARGIN, left / 10) if left else math.inf
-        self.signal = 0
+        self.signal, self._asked = 0, -math.inf
         self._vote: tuple[torch.Tensor, dist.Work] | None = None
 
     def __enter__(self) -> "StopRequest":
@@ -103,9 +107,11 @@ class StopRequest:
             signal.signal(each, handler)
 
     def _ask(self, number: int, _: FrameType | None) -> None:
-        self.signal = number
-        for each, handler in self._before.items():
-            signal.signal(each, handler)
+        if not self.signal:
+            self.signal, self._asked = number, time.monotonic()
+        elif time.monotonic() - self._asked > PATIENCE:
+            signal.signal(number, self._before[signal.Signals(number)])
+            signal.raise_signal(number)
 
     def heard(self, due: bool = False) -> tuple[int, bool]:
         """The number of the signal, or 0, and whether a checkpoint is ``due``, as the first rank says.

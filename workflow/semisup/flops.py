@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from semisup import devices
+
 PEAKS = {
     "B200": 2250e12,
     "H200": 989e12,
@@ -26,9 +28,9 @@ def of_training(model: nn.Module, image_size: int) -> int:
     return 3 * counter.get_total_flops()
 
 
-def peak(device: torch.device) -> float | None:
-    """Operations per second of a device, where known."""
-    if device.type != "cuda":
+def peak(device: torch.device, precision: str) -> float | None:
+    """Operations per second of a device in bfloat16, where it is used and known."""
+    if device.type != "cuda" or not devices.is_bfloat16(precision, device):
         return None
     name = torch.cuda.get_device_name(device)
     return next((value for known, value in PEAKS.items() if known in name), None)

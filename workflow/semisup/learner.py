@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -78,7 +79,7 @@ class Learner:
         refuse_unread(batch)
         ranks, recipe = self.ranks, self.recipe
         number = forward_pass * ranks.num_ranks + ranks.rank
-        torch.manual_seed(self.seed + step + (number << 40))  # of dropout and mixing
+        torch.manual_seed(noise_seed(self.seed, step, number))
         if not len(batch.rows):
             if ranks.num_ranks > 1:
                 self._take_part(batch.images_NCHW.shape)
@@ -86,14 +87,17 @@ class Learner:
         images = transforms.normalize(batch.images_NCHW, ranks.device, self.layout)
         targets = self.labels[batch.rows].to(ranks.device, non_blocking=True)
         mixed, soft = self.mixing(images, targets) if self.mixing else (images, targets)
+        alone = len(mixed) == 1  # BatchNorm needs two values: the image and itself, half each
+        if alone:
+            mixed, soft = (torch.cat([each, each]) for each in (mixed, soft))
         with _autocast(recipe, ranks.device):
             logits = self.network(mixed)
         loss = nn.functional.cross_entropy(
             logits.float(), soft, label_smoothing=recipe.label_smoothing, reduction="sum"
-        )
+        ) / (2 if alone else 1)
         share = loss / num_images
         (share * ranks.num_ranks).backward()  # type: ignore[no-untyped-call]  # DDP divides by it
-        correct = (logits.detach().argmax(1) == targets).sum()
+        correct = (logits.detach()[: len(targets)].argmax(1) == targets).sum()
         return Pass(
             step, loss.detach() / len(batch.rows), correct, len(batch.rows), len(batch.failures)
         )
@@ -123,6 +127,11 @@ class Learner:
     def result(self) -> dict[str, torch.Tensor]:
         """The weights to use: the average where there is one."""
         return (self.average.module if self.average else self.model).state_dict()
+
+
+def noise_seed(seed: int, step: int, number: int) -> int:
+    """Of dropout and mixing in a pass: 32 bits, as the generator of a CPU takes no more."""
+    return int(np.random.SeedSequence([seed, step, number]).generate_state(1)[0])
 
 
 def _wrap(model: nn.Module, recipe: Recipe, ranks: Ranks) -> nn.Module:

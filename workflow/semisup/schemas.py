@@ -341,6 +341,11 @@ SWEEP = pa.schema(
         _field("top1", pa.float64(), "accuracy in [0, 1]"),
         _field("top1_low", pa.float64(), "lower end of the 95 % Wilson interval"),
         _field("top1_high", pa.float64(), "upper end of the 95 % Wilson interval"),
+        _field(
+            "diverged",
+            pa.bool_(),
+            "its loss was no number any more; what was measured is its start",
+        ),
         _field("chosen", pa.bool_(), "whether it became the student"),
     ]
 )

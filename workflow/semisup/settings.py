@@ -92,19 +92,21 @@ class ImportWeights(Settings):
 
 
 class Train(Settings):
-    """``recipe.images`` is the budget in force, also for a budget-matched baseline."""
+    """``recipe.images`` is the budget in force, also for a budget-matched baseline. ``may_diverge``:
+    one of a sweep, whose rate may be too high; it then keeps the weights it began with."""
 
-    version: Literal[5] = 5
+    version: Literal[6] = 6
     arch: str
     image_size: int
     resize: int
     classes: Classes
     recipe: Recipe
     seed: int
+    may_diverge: bool = False
 
 
 class ChooseCandidate(Settings):
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     base_lr: list[float]
 
 

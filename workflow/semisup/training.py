@@ -33,6 +33,14 @@ FIRST_CHECKPOINT_SECONDS = 3.0
 Metrics = list[dict[str, float]]
 
 
+class Diverged(DataError):
+    """The loss is no number any more. ``metrics``: the rows so far, and one that says so."""
+
+    def __init__(self, message: str, metrics: Metrics) -> None:
+        super().__init__(message)
+        self.metrics = metrics
+
+
 class Interrupted(Exception):
     """A signal, or the end of its time, asked the training to stop; its checkpoint is written."""
 
@@ -63,11 +71,11 @@ def train(
 
     The result is that of an uninterrupted run: a checkpoint holds the whole state, and every random
     choice follows from seed and position. Ranks share each global batch; an image that cannot be
-    decoded adds nothing to it, is counted and logged. Raises DataError when the loss is not finite,
+    decoded adds nothing to it, is counted and logged. Raises Diverged when the loss is not finite,
     Interrupted after a signal; either on all ranks.
     """
     is_first = ranks.rank == 0
-    _set_up(ranks.device, workers)
+    _set_up(ranks.device, recipe.cpu_threads)
     rows = labelled_rows(samples)
     order = TrainingOrder(
         rows, seed, recipe.images, recipe.global_batch_size, recipe.device_batch_size
@@ -98,7 +106,10 @@ def train(
             )  # fmt: skip
         done = min(step * order.batch_size, order.images)
         operations = flops.of_training(learner.model, image_size)
-        progress = Progress(what, order.images, done, flops=operations)
+        peak = flops.peak(ranks.device, recipe.precision)
+        progress = Progress(
+            what, order.images, done, flops=operations, peak=peak and peak * ranks.num_ranks
+        )
         every = min(max(order.num_steps // METRIC_ROWS, 1), MAX_STEPS_PER_ROW)
         began = saved = time.monotonic()
         while step < order.num_steps:
@@ -115,9 +126,10 @@ def train(
                 continue
             of_all = ranks.gather([each.read() for each in passes])
             everything = [each for of_rank in of_all for each in of_rank]
-            _check_finite(what, everything, recipe)
+            row = _row(everything, metrics, step, done, lr) | {"samples": len(rows)}
+            _check_finite(what, everything, recipe, [*metrics, row])
             if is_row:
-                metrics.append(_row(everything, metrics, step, done, lr) | {"samples": len(rows)})
+                metrics.append(row)
                 passes, of_all = [], [[] for _ in of_all]
                 if is_first:
                     tracker.add(metrics[-1], progress.rate(done))
@@ -142,8 +154,8 @@ def train(
     return Trained(learner.result(), metrics)
 
 
-def _set_up(device: torch.device, workers: int) -> None:
-    torch.set_num_threads(max(workers, 1))
+def _set_up(device: torch.device, cpu_threads: int) -> None:
+    torch.set_num_threads(cpu_threads)
     torch.use_deterministic_algorithms(device.type == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
@@ -162,15 +174,16 @@ def _share(of_ranks: list[list[Any]], ranks: Ranks) -> list[Pass]:
     return [Pass(*each) for each in mine]
 
 
-def _check_finite(what: str, passes: list[Pass], recipe: Recipe) -> None:
+def _check_finite(what: str, passes: list[Pass], recipe: Recipe, metrics: Metrics) -> None:
     wrong = [each for each in passes if not math.isfinite(each.loss)]
     if wrong:
         first = min(wrong, key=lambda each: each.step)
         images = first.step * recipe.global_batch_size
         lr = optim.learning_rate(recipe, images)
-        raise DataError(
+        raise Diverged(
             f"{what}: the loss is {first.loss} in step {first.step + 1}, after {images:,} images at "
-            f"learning rate {lr:g}. Lower base_lr of the recipe or lengthen its warm-up."
+            f"learning rate {lr:g}. Lower base_lr of the recipe or lengthen its warm-up.",
+            metrics,
         )
 
 
@@ -179,6 +192,11 @@ def _check_books(what: str, last: dict[str, float], images: int) -> None:
         raise DataError(
             f"{what}: the loader gave {last['loaded']:,} images and left out {last['failed']:,}, "
             f"together not the {images:,} of the recipe; this is a bug."
+        )
+    if not last["loaded"]:
+        raise DataError(
+            f"{what}: none of {images:,} images could be decoded. See the log for the reasons, and mend "
+            "or leave out the tars."
         )
 
 

@@ -81,6 +81,7 @@ class Models(Datasets):
             classes=source_classes(self.config, self._training_source(wildcards)),
             recipe=self.recipe(name, stage).model_copy(update=changes),
             seed=self.config.seed,
+            may_diverge=bool(changes),
         ).canonical()
 
     def models_with_sweep(self, has_sweep: bool) -> str:

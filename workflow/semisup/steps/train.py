@@ -1,5 +1,6 @@
 """Train one stage of one model: train, pretrain or finetune."""
 
+import copy
 import hashlib
 import logging
 import os
@@ -64,12 +65,18 @@ def main(
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if is_first := ranks.rank == 0:
         checkpoint.keep_only(folder)
+    untrained = copy.deepcopy(model.state_dict()) if settings.may_diverge else None
     tracker = Events(folder / "tensorboard", what, wandb) if is_first else Nowhere()
     try:
         trained = training.train(
             what, model, len(settings.classes), samples, settings.recipe, settings.image_size,
             settings.seed, folder, ranks, -(-workers // ranks_here), tracker,
         )  # fmt: skip
+    except training.Diverged as error:
+        if untrained is None:
+            raise
+        log.warning("%s It keeps the weights it began with.", error)
+        trained = training.Trained(untrained, error.metrics)
     except training.Interrupted as stop:
         log.warning("%s", stop)
         if is_first and stop.signal == signal.SIGUSR1:
