@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +11,7 @@ from semisup import samples, tables, tars
 from semisup.images import ImageError
 from semisup.samples import read_samples
 from semisup.tables import DataError
-from small import make_jpeg
+from small import ROOT, make_jpeg
 
 IMAGES = [make_jpeg(i) for i in range(6)]
 SHARDS = [
@@ -76,12 +78,29 @@ def test_a_tar_that_is_gone_is_an_image_error_naming_it(make_dataset: Dataset) -
 def test_many_tars_are_read_with_a_bounded_number_open(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.bin" for i in range(3 * samples.MAX_OPEN_TARS)]
     for i, path in enumerate(paths):
-        path.write_bytes(b"%03d" % i)
+        path.write_bytes(b"%05d" % i)
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(2):
         for i, path in enumerate(paths):
-            assert samples.read_range(str(path), 0, 3) == b"%03d" % i
+            assert samples.read_range(str(path), 0, 5) == b"%05d" % i
     assert len(os.listdir("/proc/self/fd")) - before <= samples.MAX_OPEN_TARS
+
+
+@pytest.mark.parametrize("most", [64, 4096], ids=["no more allowed", "more allowed"])
+def test_tars_are_read_where_few_files_may_be_open(tmp_path: Path, most: int) -> None:
+    for i in range(100):
+        (tmp_path / f"{i}.bin").write_bytes(b"%03d" % i)
+    code = (
+        "import resource, sys\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, (64, {most}))\n"
+        "from semisup.samples import read_range, will_read\n"
+        "for i in [*range(100), *range(100)]:\n"
+        "    path = f'{sys.argv[1]}/{i}.bin'\n"
+        "    will_read(path, 0, 3)\n"
+        "    assert read_range(path, 0, 3) == b'%03d' % i\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=True)
 
 
 def test_the_samples_table_stands_beside_its_manifest() -> None:

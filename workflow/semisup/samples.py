@@ -1,8 +1,10 @@
 """The samples of a dataset by index: what they are, where they lie, their bytes."""
 
 import contextlib
+import errno
 import functools
 import os
+import resource
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,7 +17,9 @@ from semisup import images, schemas, tables, tars
 from semisup.retries import retry
 from semisup.tables import DataError
 
-MAX_OPEN_TARS = 256
+MAX_OPEN_TARS = 4096
+"""That one process holds open: a training draws from all its tars all the time, and on a file system of
+many machines opening a tar takes as long as reading an image."""
 
 
 class Samples(NamedTuple):
@@ -34,7 +38,23 @@ class Samples(NamedTuple):
 
 @functools.lru_cache(maxsize=MAX_OPEN_TARS)
 def _open(path: str, process: int) -> "_File":
-    return _File(path)
+    try:
+        return _File(path)
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        _make_room()
+        return _File(path)
+
+
+def _make_room() -> None:
+    """For more open files: as many as the system allows, else by closing all."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = min(hard, 2 * MAX_OPEN_TARS) if hard != resource.RLIM_INFINITY else 2 * MAX_OPEN_TARS
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    else:
+        _open.cache_clear()
 
 
 class _File:
