@@ -191,7 +191,7 @@ def lock_folders(folder: Path, kills: list[Kill], stages: list[str]) -> None:
         for _ in range(5):
             for path in [p for p in results.glob("*") if p.is_file()]:
                 path.unlink()
-            snakemake = start(folder)
+            snakemake = start(folder, "--forcerun", stage)  # later ones may have all they need
             while snakemake.poll() is None and not list(results.glob(".*.tmp")):
                 time.sleep(0.001)
             with read_only(results):
