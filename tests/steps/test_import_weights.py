@@ -102,3 +102,12 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read as a PyTorch checkpoint"):
         imported(tmp_path, {"state_dict": Path})
+
+
+def test_weights_that_are_not_finite_are_refused_with_their_names(tmp_path: Path) -> None:
+    state = STATE | {
+        "fc.bias": torch.tensor([1, torch.nan, 2]),
+        "fc.weight": STATE["fc.weight"] / 0,
+    }
+    with pytest.raises(DataError, match=r"2 tensors hold .* not finite \(fc\.weight, fc\.bias\)"):
+        imported(tmp_path, state)

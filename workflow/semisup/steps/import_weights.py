@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import torch
 import torchvision
 
 from semisup import models, settings
@@ -28,10 +29,21 @@ def main(settings: settings.ImportWeights, weights: Path, classes: Path) -> None
         state = models.unwrap(models.read_checkpoint(Path(settings.weights)))
     model = models.build(settings.arch, len(settings.classes))
     models.load_state(model, state, source=settings.weights)
+    _check_finite(model.state_dict(), settings.weights)
     shape = (settings.arch, settings.image_size, settings.resize)
     models.save(weights, models.Weights(*shape, settings.classes, model.state_dict()))
     models.write_classes(classes, settings.classes)
     log.info("%s: %s with %d classes", settings.weights, settings.arch, len(settings.classes))
+
+
+def _check_finite(state: dict[str, torch.Tensor], source: str) -> None:
+    wrong = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if wrong:
+        shown = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
+        raise DataError(
+            f"{source}: {len(wrong)} tensors hold values that are not finite ({shown}). Their "
+            "training diverged; take an earlier checkpoint."
+        )
 
 
 if __name__ == "__main__":
