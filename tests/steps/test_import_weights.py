@@ -94,6 +94,14 @@ def test_missing_and_unexpected_parameters_are_named(tmp_path: Path) -> None:
         imported(tmp_path, state)
 
 
+def test_checkpoints_from_before_batches_were_counted_are_read(tmp_path: Path) -> None:
+    """Torchvision's resnet18, IMAGENET1K_V1, is one."""
+    old = {name: t for name, t in STATE.items() if not name.endswith("num_batches_tracked")}
+    weights = imported(tmp_path, old)
+    assert len(old) < len(weights.state) == len(STATE)
+    assert all(torch.equal(weights.state[name], tensor) for name, tensor in STATE.items())
+
+
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no state dict"):
         imported(tmp_path, [1, 2])

@@ -144,8 +144,13 @@ def restore(weights: Weights) -> nn.Module:
 
 
 def load_state(model: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
-    """Load a state dict, all of it; raises DataError saying what does not fit."""
+    """Load a state dict, all of it; raises DataError saying what does not fit.
+
+    BatchNorm's ``num_batches_tracked``, which checkpoints from before 2018 lack and nothing here
+    reads, may be missing.
+    """
     own = model.state_dict()
+    state = {n: own[n] for n in own if n.endswith(".num_batches_tracked")} | state
     missing = [name for name in own if name not in state]
     unexpected = [name for name in state if name not in own]
     shapes = [
