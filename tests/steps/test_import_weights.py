@@ -1,14 +1,17 @@
 """Weights from elsewhere, in the layouts people have."""
 
+import argparse
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 import torchvision
 
-from semisup import models, settings
+from semisup import foreign, models, settings
 from semisup.steps import import_weights
 from semisup.tables import DataError
 
@@ -64,7 +67,7 @@ def test_the_layouts_people_have_give_the_same_weights(tmp_path: Path, checkpoin
 def test_safetensors_give_the_same_weights(tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
     safetensors.torch.save_file({name: t.contiguous() for name, t in STATE.items()}, path)
-    state = models.unwrap(models.read_checkpoint(path))
+    state = foreign.unwrap(foreign.read_checkpoint(path))
     assert all(torch.equal(state[name], tensor) for name, tensor in STATE.items())
 
 
@@ -107,9 +110,75 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         imported(tmp_path, [1, 2])
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read as a PyTorch checkpoint"):
-        imported(tmp_path, {"state_dict": Path})
+class Code:
+    """Runs something when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return exec, ("open('ran', 'w')",)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_a_training_leaves_beside_its_weights_is_read(tmp_path: Path, zipped: bool) -> None:
+    checkpoint = {
+        "state_dict": STATE,
+        "args": argparse.Namespace(lr=0.1, names=["a"], nested=argparse.Namespace()),
+        "best_acc1": np.float64(76.1),
+        "more": [np.float32(1), np.int64(2), np.bool_(True), np.dtype("float16")],
+    }
+    torch.save(checkpoint, tmp_path / "mine.pth", _use_new_zipfile_serialization=zipped)
+    read = foreign.read_checkpoint(tmp_path / "mine.pth")
+    assert read["args"] == checkpoint["args"]
+    assert [read["best_acc1"], *read["more"]] == [76.1, 1, 2, True, np.dtype("float16")]
+    assert foreign.unwrap(read).keys() == STATE.keys()
+
+
+def test_numbers_of_numpy_1_are_read(tmp_path: Path) -> None:
+    torch.save({"best": np.float64(0.5)}, tmp_path / "2.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "2.pth") as new,
+        zipfile.ZipFile(tmp_path / "1.pth", "w") as old,
+    ):
+        for entry in new.infolist():
+            content = new.read(entry)
+            if entry.filename.endswith("data.pkl"):
+                assert b"numpy._core" in content
+            old.writestr(entry, content.replace(b"numpy._core", b"numpy.core"))
+    assert foreign.read_checkpoint(tmp_path / "1.pth") == {"best": 0.5}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("found", "name"),
+    [
+        ({"state_dict": Path}, "pathlib.Path"),
+        ({"state_dict": STATE, "args": argparse.Namespace(run=Code())}, "exec"),
+    ],
+)
+def test_code_in_a_checkpoint_is_named_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool, found: Any, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(found, "mine.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(DataError) as caught:
+        foreign.read_checkpoint(Path("mine.pth"))
+    assert str(caught.value).replace("builtins.", "") == (
+        f"mine.pth: cannot be read as a PyTorch checkpoint (it holds {name}, which may run code; "
+        "where you trust the file, read it with torch.load(..., weights_only=False) and torch.save "
+        "its state dict alone)."
+    )
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"no checkpoint", "Unsupported operand 110"), (b"", "EOFError")]
+)
+def test_a_file_of_another_kind_is_refused_in_plain_words(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    (tmp_path / "mine.pth").write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        foreign.read_checkpoint(tmp_path / "mine.pth")
+    assert str(caught.value).endswith(f": cannot be read as a PyTorch checkpoint ({reason}).")
 
 
 def test_weights_that_are_not_finite_are_refused_with_their_names(tmp_path: Path) -> None:

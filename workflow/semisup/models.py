@@ -5,16 +5,15 @@ import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import safetensors.torch
 import torch
 import torchvision
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from semisup import devices, tables, transforms
+from semisup import devices, foreign, tables, transforms
 from semisup.tables import DataError
 
 log = logging.getLogger("semisup")
@@ -116,24 +115,10 @@ def write_classes(path: Path, classes: list[str]) -> None:
 
 def load(path: Path) -> Weights:
     """Weights written by :func:`save`; raises DataError when they are not."""
-    content = read_checkpoint(path)
+    content = foreign.read_checkpoint(path)
     if not isinstance(content, dict) or content.pop("format", None) != 1:
         raise DataError(f"{path}: not weights of this pipeline. Delete it and run again.")
     return Weights(**content)
-
-
-def read_checkpoint(path: Path) -> Any:
-    """Any checkpoint file, safetensors or PyTorch's, never executing code in it.
-
-    Raises DataError when unreadable.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is none of its own
-        reason = str(error).split("\n")[0][:200]
-        raise DataError(f"{path}: cannot be read as a PyTorch checkpoint ({reason}).") from None
 
 
 def restore(weights: Weights) -> nn.Module:
@@ -182,29 +167,6 @@ def start_from(model: nn.Module, weights: Weights, classes: list[str]) -> None:
         own = model.state_dict()
         state |= {name: own[name] for name in own if name.startswith(f"{head}.")}
     load_state(model, state, source="the initial weights")
-
-
-LAYOUTS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "state")
-"""Where checkpoints of timm, torchvision's reference, Lightning and others keep the weights. A
-moving average comes first: it is what their figures are of."""
-PREFIXES = ("module.", "_orig_mod.", "model.")
-"""Before every name: DataParallel's and AveragedModel's, torch.compile's, Lightning's."""
-
-
-def unwrap(checkpoint: Any) -> dict[str, torch.Tensor]:
-    """The state dict in the layouts people have. Raises DataError when there is none."""
-    for name in LAYOUTS:
-        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(name), dict):
-            checkpoint = checkpoint[name]
-    if not isinstance(checkpoint, dict):
-        raise DataError("the checkpoint holds no state dict.")
-    tensors = {k: v for k, v in checkpoint.items() if isinstance(v, torch.Tensor)}
-    tensors.pop("n_averaged", None)  # of AveragedModel
-    if not tensors:
-        raise DataError("the checkpoint holds no tensors.")
-    while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in tensors)), ""):
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
 
 
 class Seen(NamedTuple):

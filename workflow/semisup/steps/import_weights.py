@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-from semisup import models, settings
+from semisup import foreign, models, settings
 from semisup.steps import run
 from semisup.tables import DataError
 
@@ -26,7 +26,7 @@ def main(settings: settings.ImportWeights, weights: Path, classes: Path) -> None
                 "Download them elsewhere and name the file in `weights`."
             ) from None
     else:
-        state = models.unwrap(models.read_checkpoint(Path(settings.weights)))
+        state = foreign.unwrap(foreign.read_checkpoint(Path(settings.weights)))
     model = models.build(settings.arch, len(settings.classes))
     models.load_state(model, state, source=settings.weights)
     _check_finite(model.state_dict(), settings.weights)
