@@ -418,6 +418,26 @@ MEANING: dict[str, tuple[dict[str, Any], str]] = {
         {"models.other": {"arch": "cifar_resnet8_w8", "weights": "torchvision:IMAGENET1K_V1"}},
         "models.other.weights: 'torchvision:IMAGENET1K_V1' does not exist; there are none.",
     ),
+    "weights of pixels of another scale": (
+        {"models.other": {"arch": "efficientnet_v2_l", "weights": "torchvision:IMAGENET1K_V1"}},
+        "models.other.weights: 'torchvision:IMAGENET1K_V1' was trained on pixels of another mean "
+        "and deviation than those here; choose other weights or arch.",
+    ),
+    "a transformer's weights for images of another size": (
+        {"models.other": {"arch": "vit_b_16", "weights": "torchvision:IMAGENET1K_SWAG_E2E_V1"}},
+        "models.other.image_size: 224 is not the size of torchvision:IMAGENET1K_SWAG_E2E_V1; "
+        "set it to 384, or choose other weights.",
+    ),
+    "a transformer trained for images of another size": (
+        {"models.other": {"arch": "vit_b_16", "image_size": 96, "train": TRAINING}},
+        "models.other.image_size: 96 is not 224, the only size vit_b_16 is trained at here; "
+        "set it to 224.",
+    ),
+    "a size that a transformer's patches do not fill": (
+        {"models.other": {"arch": "vit_b_16", "image_size": 100, "weights": "weights.pt",
+                          "classes": 5}},
+        "models.other.image_size: 100 is no multiple of 16, as vit_b_16 needs; set it to 96.",
+    ),
     "classes of torchvision's weights": (
         {"models.other": {"arch": "resnet18", "weights": "torchvision:IMAGENET1K_V1",
                           "classes": 5}},
@@ -681,13 +701,23 @@ def test_a_long_list_of_names_is_cut_short() -> None:
 
 def test_every_architecture_of_the_list_is_accepted() -> None:
     for arch in read_architectures():
-        load(models__teacher__arch=arch)
+        load(models__teacher__arch=arch, models__teacher__image_size=224)
 
 
-def test_all_weights_of_the_list_are_accepted() -> None:
-    for arch, names in read_architectures().items():
-        for name in names:
-            load(models__other={"arch": arch, "weights": f"torchvision:{name}"})
+def test_all_weights_of_the_list_but_those_of_another_normalization_are_accepted() -> None:
+    refused = set()
+    for arch, weights in read_architectures().items():
+        for name, asked in weights.items():
+            model = {"arch": arch, "weights": f"torchvision:{name}"}
+            model |= {"image_size": asked["image_size"]} if asked["image_size"] else {}
+            if asked["same_normalization"]:
+                load(models__other=model)
+            else:
+                refused.add((arch, name))
+                assert (
+                    "of another mean and deviation" in refusal(changed({"models.other": model}))[0]
+                )
+    assert refused == {("efficientnet_v2_l", "IMAGENET1K_V1"), ("vgg16", "IMAGENET1K_FEATURES")}
 
 
 # --- anything at all -----------------------------------------------------------------------

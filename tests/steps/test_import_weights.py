@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 import torchvision
 
-from semisup import foreign, models, settings
+from semisup import foreign, models, settings, transforms
 from semisup.steps import import_weights
 from semisup.tables import DataError
 
@@ -69,6 +69,55 @@ def test_safetensors_give_the_same_weights(tmp_path: Path) -> None:
     safetensors.torch.save_file({name: t.contiguous() for name, t in STATE.items()}, path)
     state = foreign.unwrap(foreign.read_checkpoint(path))
     assert all(torch.equal(state[name], tensor) for name, tensor in STATE.items())
+
+
+@pytest.mark.parametrize("arch", ["googlenet", "inception_v3"])
+def test_torchvisions_inceptions_say_what_they_say_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arch: str
+) -> None:
+    """They have auxiliary classifiers, and want pixels from -1 to 1."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.get_model(arch, transform_input=True, init_weights=True).eval()
+    monkeypatch.setattr(
+        torchvision.models.WeightsEnum, "get_state_dict", lambda *_, **__: theirs.state_dict()
+    )
+    made = settings.ImportWeights(
+        arch=arch, image_size=96, resize=96, weights="torchvision:IMAGENET1K_V1",
+        classes=[str(i) for i in range(1000)],
+    )  # fmt: skip
+    paths = tmp_path / "weights.pt", tmp_path / "classes.txt"
+    import_weights.main(made, *paths)
+    images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = theirs(transforms.normalize(images, torch.device("cpu")))
+    weights = models.load(paths[0])
+    logits = models.predictor(weights, "float32", 1)(images)
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    finetuned = models.build(arch, 1000)
+    models.start_from(finetuned, weights, made.classes)
+    assert torch.equal(finetuned.get_buffer("input_scale"), weights.state["input_scale"])
+
+
+def test_an_inception_of_another_program_sees_pixels_as_they_are(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs = torchvision.models.get_model("googlenet", num_classes=3, init_weights=True).eval()
+    torch.save(theirs.state_dict(), tmp_path / "mine.pth")
+    made = settings.ImportWeights(
+        arch="googlenet", image_size=64, resize=64, weights=str(tmp_path / "mine.pth"),
+        classes=CLASSES,
+    )  # fmt: skip
+    import_weights.main(made, tmp_path / "weights.pt", tmp_path / "classes.txt")
+    own = models.restore(models.load(tmp_path / "weights.pt")).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(own(images), theirs(images))
+
+
+@pytest.mark.parametrize(("arch", "size"), [("vit_b_32", 64), ("maxvit_t", 448)])
+def test_networks_of_one_size_are_built_for_theirs(arch: str, size: int) -> None:
+    with torch.device("meta"):
+        model = models.build(arch, 3, size).eval()
+        assert model(torch.zeros(1, 3, size, size)).shape == (1, 3)
 
 
 @pytest.mark.parametrize("name", ["resnext50_32x4d", "resnext101_32x8d"])

@@ -21,6 +21,9 @@ __all__ = ["ConfigError", "load_config", "read_architectures", "read_presets", "
 RESNEXT = re.compile(r"resnext(50|101)_32x(4|8|16|32|48)d")
 SMALL_ARCH = re.compile(r"cifar_resnet(\d{1,4})_w(\d{1,4})")
 
+ONE_SIZE = ("vit_", "maxvit_")
+TRAINED_SIZE = 224
+
 
 @functools.cache
 def read_presets() -> dict[str, dict[str, Any]]:
@@ -28,8 +31,9 @@ def read_presets() -> dict[str, dict[str, Any]]:
 
 
 @functools.cache
-def read_architectures() -> dict[str, list[str]]:
-    """Torchvision's classifiers and the names of their weights (generated: importing it is slow)."""
+def read_architectures() -> dict[str, dict[str, dict[str, Any]]]:
+    """Torchvision's classifiers, their weights and what these ask of images (generated: importing
+    it is slow)."""
     return json.loads(Path(__file__).with_name("architectures.json").read_text())
 
 
@@ -220,10 +224,15 @@ def _check_model(config: Config, key: str, model: Model) -> Iterator[str]:
     if model.resize is not None and model.resize < model.image_size:
         what = f"is smaller than image_size {model.image_size}, the crop would not fit"
         yield problem(f"{key}.resize", model.resize, what, "raise it or remove it")
+    yield from _check_image_size(key, model)
     if model.weights and model.weights.startswith(TORCHVISION):
-        known = [TORCHVISION + name for name in read_architectures().get(model.arch or "", [])]
+        weights = read_architectures().get(model.arch or "", {})
+        known = {TORCHVISION + name: asked for name, asked in weights.items()}
         if model.weights not in known:
             yield unknown(f"{key}.weights", model.weights, known)
+        elif not known[model.weights]["same_normalization"]:
+            what = "was trained on pixels of another mean and deviation than those here"
+            yield problem(f"{key}.weights", model.weights, what, "choose other weights or arch")
         if isinstance(model.classes, int | list):
             given = model.classes if isinstance(model.classes, int) else len(model.classes)
             if given != 1000:
@@ -239,6 +248,27 @@ def _check_model(config: Config, key: str, model: Model) -> Iterator[str]:
         if student.baseline_of or not (student.pretrain or student.finetune):
             what = "is no student, it has neither pretrain nor finetune"
             yield problem(f"{key}.baseline_of", model.baseline_of, what, "name one that has")
+
+
+def _check_image_size(key: str, model: Model) -> Iterator[str]:
+    """Of the networks that take images of one size, which their weights have."""
+    arch, size = model.arch or "", model.image_size
+    if not arch.startswith(ONE_SIZE):
+        return
+    what, remedy = "", f"set it to {TRAINED_SIZE}"
+    unit = 224 if arch.startswith("maxvit_") else int(arch.rsplit("_", 1)[1])
+    name = (model.weights or "").removeprefix(TORCHVISION)
+    theirs = read_architectures().get(arch, {}).get(name, {"image_size": size})["image_size"]
+    if size != theirs:
+        what = f"is not the size of {model.weights}"
+        remedy = f"set it to {theirs}, or choose other weights"
+    elif trainings(model) and size != TRAINED_SIZE:
+        what = f"is not {TRAINED_SIZE}, the only size {arch} is trained at here"
+    elif size % unit:
+        what = f"is no multiple of {unit}, as {arch} needs"
+        remedy = f"set it to {max(size // unit, 1) * unit}"
+    if what:
+        yield problem(f"{key}.image_size", size, what, remedy)
 
 
 def _check_arch(key: str, arch: str) -> Iterator[str]:

@@ -136,7 +136,13 @@ class Model(Section):
         description="A torchvision classifier (`resnet50`, `vit_b_16`, ...), the paper's ResNeXts "
         "(`resnext101_32x{4,8,16,32,48}d`), or a small one for 32-pixel images: `cifar_resnet{6n+2}_w{width}` (`cifar_resnet8_w16`).",
     )
-    image_size: int = Field(224, ge=8, le=4096, description="Side of the square input, pixels.")
+    image_size: int = Field(
+        224,
+        ge=8,
+        le=4096,
+        description="Side of the square input, pixels. `vit_*` and `maxvit_*`: that of their weights; "
+        "trained, 224.",
+    )
     resize: int | None = Field(
         None,
         ge=8,

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from numpy._core import multiarray
 
+from semisup import transforms
 from semisup.tables import DataError
 
 NUMBERS = [type(np.dtype(code)) for code in "?bBhHiIlLqQefd"]
@@ -81,3 +82,15 @@ def unwrap(checkpoint: Any) -> dict[str, torch.Tensor]:
     while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in tensors)), ""):
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return tensors
+
+
+def without_auxiliary(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of a GoogLeNet or Inception without its auxiliary classifiers, of use in training."""
+    auxiliary = ("aux1.", "aux2.", "AuxLogits.")
+    return {name: tensor for name, tensor in state.items() if not name.startswith(auxiliary)}
+
+
+def torchvision_input() -> dict[str, torch.Tensor]:
+    """What torchvision's ``transform_input`` does to normalised pixels: from -1 to 1 again."""
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (transforms.MEAN, transforms.STD))
+    return {"input_scale": std / 0.5, "input_shift": (mean - 0.5) / 0.5}

@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
@@ -71,21 +71,58 @@ def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequ
     return nn.Sequential(first, *(BasicBlock(channels, channels) for _ in range(blocks - 1)))
 
 
-def build(arch: str, num_classes: int) -> nn.Module:
+class _OwnInput:
+    """A GoogLeNet or Inception with what is done to its normalised pixels first as part of the weights.
+
+    Torchvision's weights want them from -1 to 1 (its ``transform_input``), others as they are.
+    """
+
+    input_scale: torch.Tensor
+    input_shift: torch.Tensor
+
+    def _transform_input(self, images_NCHW: torch.Tensor) -> torch.Tensor:
+        return images_NCHW * self.input_scale + self.input_shift
+
+
+class _GoogLeNet(_OwnInput, torchvision.models.GoogLeNet):  # type: ignore[misc]
+    pass
+
+
+class _Inception(_OwnInput, torchvision.models.Inception3):  # type: ignore[misc]
+    pass
+
+
+INCEPTIONS: dict[str, Callable[..., nn.Module]] = {
+    "googlenet": _GoogLeNet,
+    "inception_v3": _Inception,
+}
+OPTIONAL = (".num_batches_tracked", "input_scale", "input_shift")
+"""Ends of the names of what checkpoints of others may lack: BatchNorm's counters, which none from
+before 2018 has and nothing here reads, and the input of :data:`INCEPTIONS`."""
+
+
+def build(arch: str, num_classes: int, image_size: int = 224) -> nn.Module:
     """A network with random weights from torch's global generator.
 
     By name: torchvision's classifiers, ResNeXts of any width per group (the paper's, Table 1), and
-    small networks for 32-pixel images.
+    small networks for 32-pixel images. ``image_size`` shapes the few that take images of one size.
     """
     if small := re.fullmatch(r"cifar_resnet(\d+)_w(\d+)", arch):
         model: nn.Module = CifarResNet(int(small[1]), int(small[2]), num_classes)
     elif wide := re.fullmatch(r"resnext(50|101)_32x(\d+)d", arch):
         layers = {"50": [3, 4, 6, 3], "101": [3, 4, 23, 3]}[wide[1]]
         model = ResNet(Bottleneck, layers, num_classes, groups=32, width_per_group=int(wide[2]))
+    elif arch in INCEPTIONS:
+        model = INCEPTIONS[arch](num_classes, aux_logits=False, init_weights=True)
+        model.register_buffer("input_scale", torch.ones(1, 3, 1, 1))
+        model.register_buffer("input_shift", torch.zeros(1, 3, 1, 1))
     else:
-        aux = {"aux_logits": False} if arch in ("googlenet", "inception_v3") else {}
-        init = {"init_weights": True} if aux else {}
-        model = torchvision.models.get_model(arch, num_classes=num_classes, **aux, **init)
+        size: dict[str, Any] = {}
+        if arch.startswith("vit_"):
+            size = {"image_size": image_size}
+        elif arch.startswith("maxvit_"):
+            size = {"input_size": (image_size, image_size)}
+        model = torchvision.models.get_model(arch, num_classes=num_classes, **size)
     return model.to(memory_format=layout(model))
 
 
@@ -123,7 +160,7 @@ def load(path: Path) -> Weights:
 
 def restore(weights: Weights) -> nn.Module:
     """The network with these weights."""
-    model = build(weights.arch, len(weights.classes))
+    model = build(weights.arch, len(weights.classes), weights.image_size)
     load_state(model, weights.state, source="weights")
     return model
 
@@ -131,11 +168,10 @@ def restore(weights: Weights) -> nn.Module:
 def load_state(model: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
     """Load a state dict, all of it; raises DataError saying what does not fit.
 
-    BatchNorm's ``num_batches_tracked``, which checkpoints from before 2018 lack and nothing here
-    reads, may be missing.
+    What is :data:`OPTIONAL` may be missing.
     """
     own = model.state_dict()
-    state = {n: own[n] for n in own if n.endswith(".num_batches_tracked")} | state
+    state = {name: own[name] for name in own if name.endswith(OPTIONAL)} | state
     missing = [name for name in own if name not in state]
     unexpected = [name for name in state if name not in own]
     shapes = [
@@ -154,7 +190,7 @@ def load_state(model: nn.Module, state: dict[str, torch.Tensor], source: str) ->
             if names
         ]
         raise DataError(
-            f"{source} does not fit the network: {'; '.join(found)}. Check arch and classes."
+            f"{source} does not fit the network: {'; '.join(found)}. Check arch, image_size and classes."
         )
     model.load_state_dict(state)
 

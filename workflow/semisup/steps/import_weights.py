@@ -27,7 +27,11 @@ def main(settings: settings.ImportWeights, weights: Path, classes: Path) -> None
             ) from None
     else:
         state = foreign.unwrap(foreign.read_checkpoint(Path(settings.weights)))
-    model = models.build(settings.arch, len(settings.classes))
+    if settings.arch in models.INCEPTIONS:
+        state = foreign.without_auxiliary(state)
+        if source == "torchvision":
+            state |= foreign.torchvision_input()
+    model = models.build(settings.arch, len(settings.classes), settings.image_size)
     models.load_state(model, state, source=settings.weights)
     _check_finite(model.state_dict(), settings.weights)
     shape = (settings.arch, settings.image_size, settings.resize)
