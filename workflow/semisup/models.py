@@ -13,7 +13,7 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from semisup import devices, foreign, tables, transforms
+from semisup import datasets, devices, foreign, tables, transforms
 from semisup.tables import DataError
 
 log = logging.getLogger("semisup")
@@ -196,12 +196,21 @@ def load_state(model: nn.Module, state: dict[str, torch.Tensor], source: str) ->
 
 
 def start_from(model: nn.Module, weights: Weights, classes: list[str]) -> None:
-    """Begin with these weights; the last layer stays random where the classes differ."""
+    """Begin with these weights; the last layer stays random where the classes differ.
+
+    As many classes, on one side with names and on the other with numbers only, are the same:
+    torchvision's ImageNet and one with its names.
+    """
     state = dict(weights.state)
-    if weights.classes != classes:
-        head = head_name(model)
-        own = model.state_dict()
-        state |= {name: own[name] for name in own if name.startswith(f"{head}.")}
+    if difference := datasets.class_difference(weights.classes, classes):
+        numbers = [str(i) for i in range(len(classes))]
+        if len(weights.classes) == len(classes) and numbers in (weights.classes, classes):
+            log.info("the last layer is kept: classes with numbers only are those with names")
+        else:
+            log.warning("the last layer starts at random, its classes are others: %s", difference)
+            head = head_name(model)
+            own = model.state_dict()
+            state |= {name: own[name] for name in own if name.startswith(f"{head}.")}
     load_state(model, state, source="the initial weights")
 
 

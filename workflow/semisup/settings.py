@@ -94,7 +94,7 @@ class ImportWeights(Settings):
 class Train(Settings):
     """``recipe.images`` is the budget in force, also for a budget-matched baseline."""
 
-    version: Literal[5] = 5
+    version: Literal[6] = 6
     arch: str
     image_size: int
     resize: int
