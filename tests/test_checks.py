@@ -90,9 +90,9 @@ def test_presets_are_valid_recipes_that_need_no_definition() -> None:
 
 
 def test_a_recipe_may_change_single_keys_of_a_preset() -> None:
-    recipe = load(recipes__pretrain={"preset": "paper_pretrain", "images": 20_000_000})
+    recipe = load(recipes__pretrain={"preset": "paper_pretrain", "images": 500_000_000})
     own, paper = recipe.recipes["pretrain"], recipe.recipes["paper_pretrain"]
-    assert own.images == 20_000_000
+    assert own.images == 500_000_000
     assert own.model_copy(update={"images": paper.images, "preset": None}) == paper
 
 
@@ -460,6 +460,11 @@ MEANING: dict[str, tuple[dict[str, Any], str]] = {
     "a baseline of a baseline": (
         {"models.other": {"baseline_of": "baseline", "train": TRAINING}},
         "models.other.baseline_of: 'baseline' is no student, ",
+    ),
+    "a warm-up that ends after the first cut": (
+        {"recipes.pretrain": {"preset": "paper_pretrain", "images": 20_000_000}},
+        "recipes.pretrain.warmup_images: 20000000 goes beyond the first of 13 cuts, after 1428571 "
+        "of 20000000 images; lower it or num_decays, or raise images.",
     ),
     "a warm-up longer than the training": (
         {"recipes.finetune.warmup_images": 51},

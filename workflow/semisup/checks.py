@@ -183,6 +183,13 @@ def _check_meaning(config: Config) -> Iterator[str]:
         if recipe.warmup_images > recipe.images:
             what = f"is more than all {recipe.images} images of the recipe"
             yield problem(f"recipes.{name}.warmup_images", recipe.warmup_images, what, "lower it")
+        elif recipe.schedule == "step":
+            first_cut = recipe.images // (recipe.num_decays + 1)
+            if recipe.warmup_images > first_cut:
+                what = f"goes beyond the first of {recipe.num_decays} cuts, after {first_cut} of "
+                what += f"{recipe.images} images"
+                remedy = "lower it or num_decays, or raise images"
+                yield problem(f"recipes.{name}.warmup_images", recipe.warmup_images, what, remedy)
     if config.duplicates:
         limit = config.duplicates.record_distance
         cuts = {

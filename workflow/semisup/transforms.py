@@ -34,9 +34,12 @@ def training_transform(recipe: Recipe, image_size: int) -> v2.Transform:
     if recipe.flip:
         changes.append(v2.RandomHorizontalFlip())
     if recipe.rand_augment:
-        changes.append(v2.RandAugment(magnitude=recipe.rand_augment))
+        bilinear = v2.InterpolationMode.BILINEAR
+        changes.append(v2.RandAugment(magnitude=recipe.rand_augment, interpolation=bilinear))
     if recipe.random_erasing:
-        changes.append(v2.RandomErasing(recipe.random_erasing))
+        # The mean, which is 0 once normalised, as where erasing comes last.
+        mean = [float(round(255 * value)) for value in MEAN]
+        changes.append(v2.RandomErasing(recipe.random_erasing, value=mean))
     return v2.Compose(changes)
 
 
