@@ -787,6 +787,32 @@ SWEEP = {"base_lr": [0.1, 0.2], "choose_on": "validation"}
             "labelled images.",
         ),
         (
+            {
+                "evaluate.on": ["test"],
+                "models.teacher.train.on": "validation",
+                "models.student.finetune.sweep": SWEEP,
+            },
+            "models.student.finetune.sweep.choose_on: 'validation' is what models.teacher learns from, and "
+            "through that this model; name other labelled images.",
+        ),
+        (
+            {
+                "evaluate.on": ["test"],
+                "models.first": {
+                    "arch": "cifar_resnet14_w16",
+                    "train": TRAINING | {"on": "validation"},
+                },
+                "models.teacher": {
+                    "arch": "cifar_resnet14_w16",
+                    "init": "first",
+                    "finetune": TRAINING,
+                },
+                "models.student.finetune.sweep": SWEEP,
+            },
+            "models.student.finetune.sweep.choose_on: 'validation' is what models.first learns from, and "
+            "through that this model; name other labelled images.",
+        ),
+        (
             {"models.student.finetune.sweep": SWEEP | {"choose_on": "unlabeled"}},
             "models.student.finetune.sweep.choose_on: 'unlabeled' is the unlabelled dataset of a selection; "
             "name other labelled images.",

@@ -213,12 +213,29 @@ def _check_sweep(config: Config, name: str, unlabeled: set[str]) -> Iterator[str
         what = "is in evaluate.on, whose accuracies must not choose"
     elif sweep.choose_on in unlabeled:
         what = "is the unlabelled dataset of a selection"
-    elif sweep.choose_on in {t.on for t in trainings(config.models[name]).values()}:
+    elif learner := _learners(config, name).get(sweep.choose_on):
         what = "is what the model learns from"
+        if learner != name:
+            what = f"is what models.{learner} learns from, and through that this model"
     elif _without_labels(config, sweep.choose_on):
         what = "has labels: false"
     if what:
         yield problem(f"{key}.choose_on", sweep.choose_on, what, "name other labelled images")
+
+
+def _learners(config: Config, name: str) -> dict[str, str]:
+    """What a model learns from, itself or through those it starts from and those that teach it, and
+    which model does."""
+    models, learners = [name], dict[str, str]()
+    for other in models:  # which grows
+        model = config.models[other]
+        before = [model.init] if model.init else []
+        for training in trainings(model).values():
+            learners.setdefault(training.on, other)
+            if training.on in config.selections:
+                before.append(config.selections[training.on].teacher)
+        models += [new for new in before if new not in models]
+    return learners
 
 
 def _without_labels(config: Config, name: str) -> bool:

@@ -118,7 +118,8 @@ class Sweep(Section):
         min_length=2, max_length=20, description="These replace the recipe's; one training each."
     )
     choose_on: Name = Field(
-        description="A labelled dataset whose accuracy decides; none of `evaluate.on`, nor trained on."
+        description="A labelled dataset whose accuracy decides; none of `evaluate.on`, nor one that "
+        "the model, its teacher or what it starts from is trained on."
     )
 
 
