@@ -324,7 +324,8 @@ class Score(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "float32",
         description="Of the forward pass, the last layer always in float32. bfloat16 scores twice as "
-        "fast; auto: bfloat16 on GPUs that have it. The scores say what made them.",
+        "fast; auto: bfloat16 on GPUs that have it. float32 convolutions on NVIDIA GPUs since Ampere "
+        "are torch's TF32. The scores say what made them.",
     )
 
 
