@@ -159,6 +159,17 @@ def test_normalizing_leaves_its_input_alone() -> None:
     assert torch.equal(images, before)
 
 
+def test_mean_and_deviation_are_sent_to_a_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.inference_mode():
+        expected = transforms.normalize(noise()[None], CPU)
+    monkeypatch.setattr(torch, "tensor", None)
+    weight = torch.ones(1, 3, 24, 24, requires_grad=True)
+    normalized = transforms.normalize(noise()[None], CPU)
+    (weight * normalized).sum().backward()
+    assert torch.equal(normalized, expected)
+    assert not transforms._mean_and_std(CPU)[0].is_inference()
+
+
 def test_mixing_makes_labels_shares_of_classes() -> None:
     mix = transforms.mixing(recipe().model_copy(update={"mixup": 0.2, "cutmix": 1.0}), 3)
     assert mix is not None
