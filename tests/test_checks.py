@@ -433,6 +433,9 @@ MEANING: dict[str, tuple[dict[str, Any], str]] = {
         "models.other.image_size: 96 is not 224, the only size vit_b_16 is trained at here; "
         "set it to 224.",
     ),
+    "a transformer that does not exist": (
+        {"models.teacher.arch": "vit_b_x"}, "models.teacher.arch: 'vit_b_x' does not exist; "
+    ),
     "a size that a transformer's patches do not fill": (
         {"models.other": {"arch": "vit_b_16", "image_size": 100, "weights": "weights.pt",
                           "classes": 5}},

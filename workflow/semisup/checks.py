@@ -277,12 +277,12 @@ def _check_model(config: Config, key: str, model: Model) -> Iterator[str]:
 def _check_image_size(key: str, model: Model) -> Iterator[str]:
     """Of the networks that take images of one size, which their weights have."""
     arch, size = model.arch or "", model.image_size
-    if not arch.startswith(ONE_SIZE):
+    if not arch.startswith(ONE_SIZE) or arch not in read_architectures():
         return
     what, remedy = "", f"set it to {TRAINED_SIZE}"
     unit = 224 if arch.startswith("maxvit_") else int(arch.rsplit("_", 1)[1])
-    name = (model.weights or "").removeprefix(TORCHVISION)
-    theirs = read_architectures().get(arch, {}).get(name, {"image_size": size})["image_size"]
+    known = {TORCHVISION + name: asked for name, asked in read_architectures()[arch].items()}
+    theirs = known.get(model.weights or "", {"image_size": size})["image_size"]
     if size != theirs:
         what = f"is not the size of {model.weights}"
         remedy = f"set it to {theirs}, or choose other weights"

@@ -153,7 +153,8 @@ class Model(Section):
     weights: str | None = Field(
         None,
         min_length=1,
-        description="Start from these: `torchvision:IMAGENET1K_V2`, or a local checkpoint file.",
+        description="Start from these: `torchvision:IMAGENET1K_V2`, or a local checkpoint file, of a "
+        "network that sees pixels normalised by ImageNet's mean and deviation.",
     )
     classes: int | list[str] | str | None = Field(
         None,
