@@ -9,8 +9,9 @@ import pytest
 import yaml
 from hypothesis import given, settings
 
-from semisup.checks import ConfigError, load_config, read_architectures, read_presets
+from semisup.checks import ConfigError, load_config, read_presets
 from semisup.config import Config
+from semisup.network_checks import read_architectures
 from small import JUNK, ROOT, mutated, read_config
 
 Raw = dict[str, Any]
