@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "tests")]
 
 import staleness  # noqa: E402
-from semisup import config, site  # noqa: E402
+from semisup import config, site, transforms  # noqa: E402
 from semisup.checks import read_presets  # noqa: E402
 
 SECTIONS: list[type[BaseModel]] = [
@@ -151,11 +151,23 @@ def conda_environment() -> str:
 
 
 def architectures() -> str:
-    """Torchvision's classifiers and the names of their weights."""
+    """Torchvision's classifiers, the names of their weights, and what these ask of images.
+
+    ``image_size``: where the network takes no other; ``same_normalization``: as ours.
+    """
     module = torchvision.models
-    names = torchvision.models.list_models(module=module)
-    weights = {name: [w.name for w in module.get_model_weights(name)] for name in names}
-    return json.dumps(weights, indent=1) + "\n"
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name in torchvision.models.list_models(module=module):
+        found[name] = {}
+        for weights in module.get_model_weights(name):
+            of_one_size = name.startswith(("vit_", "maxvit_"))
+            how = weights.transforms()
+            normalization = (tuple(how.mean), tuple(how.std))
+            found[name][weights.name] = {
+                "image_size": weights.meta["min_size"][0] if of_one_size else None,
+                "same_normalization": normalization == (transforms.MEAN, transforms.STD),
+            }
+    return json.dumps(found, indent=1) + "\n"
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import pytest
 import yaml
 from hypothesis import given, settings
 
-from semisup.checks import ConfigError, load_config, read_architectures, read_presets
+from semisup.checks import ConfigError, load_config, read_presets
 from semisup.config import Config
+from semisup.network_checks import read_architectures
 from small import JUNK, ROOT, mutated, read_config
 
 Raw = dict[str, Any]
@@ -90,9 +91,9 @@ def test_presets_are_valid_recipes_that_need_no_definition() -> None:
 
 
 def test_a_recipe_may_change_single_keys_of_a_preset() -> None:
-    recipe = load(recipes__pretrain={"preset": "paper_pretrain", "images": 20_000_000})
+    recipe = load(recipes__pretrain={"preset": "paper_pretrain", "images": 500_000_000})
     own, paper = recipe.recipes["pretrain"], recipe.recipes["paper_pretrain"]
-    assert own.images == 20_000_000
+    assert own.images == 500_000_000
     assert own.model_copy(update={"images": paper.images, "preset": None}) == paper
 
 
@@ -418,6 +419,29 @@ MEANING: dict[str, tuple[dict[str, Any], str]] = {
         {"models.other": {"arch": "cifar_resnet8_w8", "weights": "torchvision:IMAGENET1K_V1"}},
         "models.other.weights: 'torchvision:IMAGENET1K_V1' does not exist; there are none.",
     ),
+    "weights of pixels of another scale": (
+        {"models.other": {"arch": "efficientnet_v2_l", "weights": "torchvision:IMAGENET1K_V1"}},
+        "models.other.weights: 'torchvision:IMAGENET1K_V1' was trained on pixels of another mean "
+        "and deviation than those here; choose other weights or arch.",
+    ),
+    "a transformer's weights for images of another size": (
+        {"models.other": {"arch": "vit_b_16", "weights": "torchvision:IMAGENET1K_SWAG_E2E_V1"}},
+        "models.other.image_size: 224 is not the size of torchvision:IMAGENET1K_SWAG_E2E_V1; "
+        "set it to 384, or choose other weights.",
+    ),
+    "a transformer trained for images of another size": (
+        {"models.other": {"arch": "vit_b_16", "image_size": 96, "train": TRAINING}},
+        "models.other.image_size: 96 is not 224, the only size vit_b_16 is trained at here; "
+        "set it to 224.",
+    ),
+    "a transformer that does not exist": (
+        {"models.teacher.arch": "vit_b_x"}, "models.teacher.arch: 'vit_b_x' does not exist; "
+    ),
+    "a size that a transformer's patches do not fill": (
+        {"models.other": {"arch": "vit_b_16", "image_size": 100, "weights": "weights.pt",
+                          "classes": 5}},
+        "models.other.image_size: 100 is no multiple of 16, as vit_b_16 needs; set it to 96.",
+    ),
     "classes of torchvision's weights": (
         {"models.other": {"arch": "resnet18", "weights": "torchvision:IMAGENET1K_V1",
                           "classes": 5}},
@@ -440,6 +464,11 @@ MEANING: dict[str, tuple[dict[str, Any], str]] = {
     "a baseline of a baseline": (
         {"models.other": {"baseline_of": "baseline", "train": TRAINING}},
         "models.other.baseline_of: 'baseline' is no student, ",
+    ),
+    "a warm-up that ends after the first cut": (
+        {"recipes.pretrain": {"preset": "paper_pretrain", "images": 20_000_000}},
+        "recipes.pretrain.warmup_images: 20000000 goes beyond the first of 13 cuts, after 1428571 "
+        "of 20000000 images; lower it or num_decays, or raise images.",
     ),
     "a warm-up longer than the training": (
         {"recipes.finetune.warmup_images": 51},
@@ -681,13 +710,23 @@ def test_a_long_list_of_names_is_cut_short() -> None:
 
 def test_every_architecture_of_the_list_is_accepted() -> None:
     for arch in read_architectures():
-        load(models__teacher__arch=arch)
+        load(models__teacher__arch=arch, models__teacher__image_size=224)
 
 
-def test_all_weights_of_the_list_are_accepted() -> None:
-    for arch, names in read_architectures().items():
-        for name in names:
-            load(models__other={"arch": arch, "weights": f"torchvision:{name}"})
+def test_all_weights_of_the_list_but_those_of_another_normalization_are_accepted() -> None:
+    refused = set()
+    for arch, weights in read_architectures().items():
+        for name, asked in weights.items():
+            model = {"arch": arch, "weights": f"torchvision:{name}"}
+            model |= {"image_size": asked["image_size"]} if asked["image_size"] else {}
+            if asked["same_normalization"]:
+                load(models__other=model)
+            else:
+                refused.add((arch, name))
+                assert (
+                    "of another mean and deviation" in refusal(changed({"models.other": model}))[0]
+                )
+    assert refused == {("efficientnet_v2_l", "IMAGENET1K_V1"), ("vgg16", "IMAGENET1K_FEATURES")}
 
 
 # --- anything at all -----------------------------------------------------------------------
@@ -750,6 +789,32 @@ SWEEP = {"base_lr": [0.1, 0.2], "choose_on": "validation"}
             {"models.student.finetune.sweep": SWEEP | {"choose_on": "labeled"}},
             "models.student.finetune.sweep.choose_on: 'labeled' is what the model learns from; name other "
             "labelled images.",
+        ),
+        (
+            {
+                "evaluate.on": ["test"],
+                "models.teacher.train.on": "validation",
+                "models.student.finetune.sweep": SWEEP,
+            },
+            "models.student.finetune.sweep.choose_on: 'validation' is what models.teacher learns from, and "
+            "through that this model; name other labelled images.",
+        ),
+        (
+            {
+                "evaluate.on": ["test"],
+                "models.first": {
+                    "arch": "cifar_resnet14_w16",
+                    "train": TRAINING | {"on": "validation"},
+                },
+                "models.teacher": {
+                    "arch": "cifar_resnet14_w16",
+                    "init": "first",
+                    "finetune": TRAINING,
+                },
+                "models.student.finetune.sweep": SWEEP,
+            },
+            "models.student.finetune.sweep.choose_on: 'validation' is what models.first learns from, and "
+            "through that this model; name other labelled images.",
         ),
         (
             {"models.student.finetune.sweep": SWEEP | {"choose_on": "unlabeled"}},

@@ -13,7 +13,8 @@ import yaml
 from pydantic import BaseModel
 
 from semisup import config, site
-from semisup.checks import load_config, read_architectures, read_presets
+from semisup.checks import load_config, read_presets
+from semisup.network_checks import read_architectures
 from small import ROOT, read_config
 
 

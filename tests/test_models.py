@@ -63,3 +63,39 @@ def test_narrow_networks_learn_without_a_crash(arch: str) -> None:
     model = models.build(arch, 10).train()
     for count in (53, 31, 64, 47):
         model(torch.randn(count, 3, 32, 32)).sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "kept", "said"),
+    [
+        (["cat", "dog"], ["cat", "dog"], True, ""),
+        (
+            ["0", "1"],
+            ["cat", "dog"],
+            True,
+            "the last layer is kept: classes with numbers only are ",
+        ),
+        (
+            ["cat", "dog"],
+            ["0", "1"],
+            True,
+            "the last layer is kept: classes with numbers only are ",
+        ),
+        (["cat", "dog"], ["cat", "dig"], False, "are others: class 1 is 'dog', not 'dig'"),
+        (["cat", "dog"], ["dog", "cat"], False, "are others: class 0 is 'cat', not 'dog'"),
+        (["cat", "dog"], ["cat"], False, "are others: 2, not 1"),
+    ],
+)
+def test_the_last_layer_is_kept_for_the_same_classes_and_else_said_to_be_random(
+    before: list[str], now: list[str], kept: bool, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    state = models.build("cifar_resnet8_w4", len(before)).state_dict()
+    model = models.build("cifar_resnet8_w4", len(now))
+    models.start_from(model, models.Weights("cifar_resnet8_w4", 32, 32, before, state), now)
+    own = model.state_dict()
+    assert torch.equal(own["stem.0.weight"], state["stem.0.weight"])
+    assert torch.equal(own["fc.weight"], state["fc.weight"]) == kept
+    assert said in caplog.text
+    assert bool(said) == bool(caplog.text)
+    assert ("WARNING" in caplog.text) == (not kept)

@@ -4,6 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from torchvision.transforms import v2
 
 from semisup import models, transforms
 from semisup.config import Recipe
@@ -158,6 +159,17 @@ def test_normalizing_leaves_its_input_alone() -> None:
     assert torch.equal(images, before)
 
 
+def test_mean_and_deviation_are_sent_to_a_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.inference_mode():
+        expected = transforms.normalize(noise()[None], CPU)
+    monkeypatch.setattr(torch, "tensor", None)
+    weight = torch.ones(1, 3, 24, 24, requires_grad=True)
+    normalized = transforms.normalize(noise()[None], CPU)
+    (weight * normalized).sum().backward()
+    assert torch.equal(normalized, expected)
+    assert not transforms._mean_and_std(CPU)[0].is_inference()
+
+
 def test_mixing_makes_labels_shares_of_classes() -> None:
     mix = transforms.mixing(recipe().model_copy(update={"mixup": 0.2, "cutmix": 1.0}), 3)
     assert mix is not None
@@ -185,3 +197,20 @@ def test_augmentation_follows_the_seed_and_changes_images() -> None:
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
     assert results[0].dtype == torch.uint8
+
+
+def test_what_is_erased_becomes_the_mean_colour() -> None:
+    """It is erased before normalising; after that, as in torchvision's reference, it would be 0."""
+    erase = transforms.training_transform(recipe().model_copy(update={"random_erasing": 1.0}), 24)
+    torch.manual_seed(0)
+    normalized = transforms.normalize(erase(torch.full((3, 24, 24), 255).byte())[None], CPU)[0]
+    erased = normalized[:, (normalized < 1).all(0)]
+    assert erased.shape[1] > 10
+    assert float(erased.abs().max()) < 0.01
+
+
+def test_rand_augment_interpolates_as_torchvisions_reference_does() -> None:
+    strong = recipe().model_copy(update={"rand_augment": 9})
+    ways = transforms.training_transform(strong, 24).transforms
+    (own,) = (way for way in ways if isinstance(way, v2.RandAugment))
+    assert own.interpolation == v2.InterpolationMode.BILINEAR

@@ -1,14 +1,17 @@
 """Weights from elsewhere, in the layouts people have."""
 
+import argparse
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 import torchvision
 
-from semisup import models, settings
+from semisup import foreign, models, settings, transforms
 from semisup.steps import import_weights
 from semisup.tables import DataError
 
@@ -64,8 +67,57 @@ def test_the_layouts_people_have_give_the_same_weights(tmp_path: Path, checkpoin
 def test_safetensors_give_the_same_weights(tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
     safetensors.torch.save_file({name: t.contiguous() for name, t in STATE.items()}, path)
-    state = models.unwrap(models.read_checkpoint(path))
+    state = foreign.unwrap(foreign.read_checkpoint(path))
     assert all(torch.equal(state[name], tensor) for name, tensor in STATE.items())
+
+
+@pytest.mark.parametrize("arch", ["googlenet", "inception_v3"])
+def test_torchvisions_inceptions_say_what_they_say_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arch: str
+) -> None:
+    """They have auxiliary classifiers, and want pixels from -1 to 1."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.get_model(arch, transform_input=True, init_weights=True).eval()
+    monkeypatch.setattr(
+        torchvision.models.WeightsEnum, "get_state_dict", lambda *_, **__: theirs.state_dict()
+    )
+    made = settings.ImportWeights(
+        arch=arch, image_size=96, resize=96, weights="torchvision:IMAGENET1K_V1",
+        classes=[str(i) for i in range(1000)],
+    )  # fmt: skip
+    paths = tmp_path / "weights.pt", tmp_path / "classes.txt"
+    import_weights.main(made, *paths)
+    images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = theirs(transforms.normalize(images, torch.device("cpu")))
+    weights = models.load(paths[0])
+    logits = models.predictor(weights, "float32", 1)(images)
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    finetuned = models.build(arch, 1000)
+    models.start_from(finetuned, weights, made.classes)
+    assert torch.equal(finetuned.get_buffer("input_scale"), weights.state["input_scale"])
+
+
+def test_an_inception_of_another_program_sees_pixels_as_they_are(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs = torchvision.models.get_model("googlenet", num_classes=3, init_weights=True).eval()
+    torch.save(theirs.state_dict(), tmp_path / "mine.pth")
+    made = settings.ImportWeights(
+        arch="googlenet", image_size=64, resize=64, weights=str(tmp_path / "mine.pth"),
+        classes=CLASSES,
+    )  # fmt: skip
+    import_weights.main(made, tmp_path / "weights.pt", tmp_path / "classes.txt")
+    own = models.restore(models.load(tmp_path / "weights.pt")).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(own(images), theirs(images))
+
+
+@pytest.mark.parametrize(("arch", "size"), [("vit_b_32", 64), ("maxvit_t", 448)])
+def test_networks_of_one_size_are_built_for_theirs(arch: str, size: int) -> None:
+    with torch.device("meta"):
+        model = models.build(arch, 3, size).eval()
+        assert model(torch.zeros(1, 3, size, size)).shape == (1, 3)
 
 
 @pytest.mark.parametrize("name", ["resnext50_32x4d", "resnext101_32x8d"])
@@ -94,11 +146,94 @@ def test_missing_and_unexpected_parameters_are_named(tmp_path: Path) -> None:
         imported(tmp_path, state)
 
 
+def test_checkpoints_from_before_batches_were_counted_are_read(tmp_path: Path) -> None:
+    """Torchvision's resnet18, IMAGENET1K_V1, is one."""
+    old = {name: t for name, t in STATE.items() if not name.endswith("num_batches_tracked")}
+    weights = imported(tmp_path, old)
+    assert len(old) < len(weights.state) == len(STATE)
+    assert all(torch.equal(weights.state[name], tensor) for name, tensor in STATE.items())
+
+
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no state dict"):
         imported(tmp_path, [1, 2])
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read as a PyTorch checkpoint"):
-        imported(tmp_path, {"state_dict": Path})
+class Code:
+    """Runs something when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return exec, ("open('ran', 'w')",)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_a_training_leaves_beside_its_weights_is_read(tmp_path: Path, zipped: bool) -> None:
+    checkpoint = {
+        "state_dict": STATE,
+        "args": argparse.Namespace(lr=0.1, names=["a"], nested=argparse.Namespace()),
+        "best_acc1": np.float64(76.1),
+        "more": [np.float32(1), np.int64(2), np.bool_(True), np.dtype("float16")],
+    }
+    torch.save(checkpoint, tmp_path / "mine.pth", _use_new_zipfile_serialization=zipped)
+    read = foreign.read_checkpoint(tmp_path / "mine.pth")
+    assert read["args"] == checkpoint["args"]
+    assert [read["best_acc1"], *read["more"]] == [76.1, 1, 2, True, np.dtype("float16")]
+    assert foreign.unwrap(read).keys() == STATE.keys()
+
+
+def test_numbers_of_numpy_1_are_read(tmp_path: Path) -> None:
+    torch.save({"best": np.float64(0.5)}, tmp_path / "2.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "2.pth") as new,
+        zipfile.ZipFile(tmp_path / "1.pth", "w") as old,
+    ):
+        for entry in new.infolist():
+            content = new.read(entry)
+            if entry.filename.endswith("data.pkl"):
+                assert b"numpy._core" in content
+            old.writestr(entry, content.replace(b"numpy._core", b"numpy.core"))
+    assert foreign.read_checkpoint(tmp_path / "1.pth") == {"best": 0.5}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("found", "name"),
+    [
+        ({"state_dict": Path}, "pathlib.Path"),
+        ({"state_dict": STATE, "args": argparse.Namespace(run=Code())}, "exec"),
+    ],
+)
+def test_code_in_a_checkpoint_is_named_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool, found: Any, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(found, "mine.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(DataError) as caught:
+        foreign.read_checkpoint(Path("mine.pth"))
+    assert str(caught.value).replace("builtins.", "") == (
+        f"mine.pth: cannot be read as a PyTorch checkpoint (it holds {name}, which may run code; "
+        "where you trust the file, read it with torch.load(..., weights_only=False) and torch.save "
+        "its state dict alone)."
+    )
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"no checkpoint", "Unsupported operand 110"), (b"", "EOFError")]
+)
+def test_a_file_of_another_kind_is_refused_in_plain_words(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    (tmp_path / "mine.pth").write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        foreign.read_checkpoint(tmp_path / "mine.pth")
+    assert str(caught.value).endswith(f": cannot be read as a PyTorch checkpoint ({reason}).")
+
+
+def test_weights_that_are_not_finite_are_refused_with_their_names(tmp_path: Path) -> None:
+    state = STATE | {
+        "fc.bias": torch.tensor([1, torch.nan, 2]),
+        "fc.weight": STATE["fc.weight"] / 0,
+    }
+    with pytest.raises(DataError, match=r"2 tensors hold .* not finite \(fc\.weight, fc\.bias\)"):
+        imported(tmp_path, state)

@@ -1,8 +1,6 @@
 """Refuse a configuration that cannot work, before any job starts, naming key, value and remedy."""
 
 import functools
-import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,26 +9,17 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from semisup import data_checks
-from semisup.config import TORCHVISION, Config, Model
-from semisup.config_errors import ConfigError, explain, nearest, problem, unknown
+from semisup import data_checks, network_checks
+from semisup.config import Config, Model
+from semisup.config_errors import ConfigError, explain, problem, unknown
 from semisup.stages import candidate_name, shape, sweep_of, trainings
 
-__all__ = ["ConfigError", "load_config", "read_architectures", "read_presets", "trainings"]
-
-RESNEXT = re.compile(r"resnext(50|101)_32x(4|8|16|32|48)d")
-SMALL_ARCH = re.compile(r"cifar_resnet(\d{1,4})_w(\d{1,4})")
+__all__ = ["ConfigError", "load_config", "read_presets", "trainings"]
 
 
 @functools.cache
 def read_presets() -> dict[str, dict[str, Any]]:
     return yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text())
-
-
-@functools.cache
-def read_architectures() -> dict[str, list[str]]:
-    """Torchvision's classifiers and the names of their weights (generated: importing it is slow)."""
-    return json.loads(Path(__file__).with_name("architectures.json").read_text())
 
 
 def load_config(raw: dict[str, Any]) -> Config:
@@ -179,6 +168,13 @@ def _check_meaning(config: Config) -> Iterator[str]:
         if recipe.warmup_images > recipe.images:
             what = f"is more than all {recipe.images} images of the recipe"
             yield problem(f"recipes.{name}.warmup_images", recipe.warmup_images, what, "lower it")
+        elif recipe.schedule == "step":
+            first_cut = recipe.images // (recipe.num_decays + 1)
+            if recipe.warmup_images > first_cut:
+                what = f"goes beyond the first of {recipe.num_decays} cuts, after {first_cut} of "
+                what += f"{recipe.images} images"
+                remedy = "lower it or num_decays, or raise images"
+                yield problem(f"recipes.{name}.warmup_images", recipe.warmup_images, what, remedy)
     if config.duplicates:
         limit = config.duplicates.record_distance
         cuts = {
@@ -202,12 +198,29 @@ def _check_sweep(config: Config, name: str, unlabeled: set[str]) -> Iterator[str
         what = "is in evaluate.on, whose accuracies must not choose"
     elif sweep.choose_on in unlabeled:
         what = "is the unlabelled dataset of a selection"
-    elif sweep.choose_on in {t.on for t in trainings(config.models[name]).values()}:
+    elif learner := _learners(config, name).get(sweep.choose_on):
         what = "is what the model learns from"
+        if learner != name:
+            what = f"is what models.{learner} learns from, and through that this model"
     elif _without_labels(config, sweep.choose_on):
         what = "has labels: false"
     if what:
         yield problem(f"{key}.choose_on", sweep.choose_on, what, "name other labelled images")
+
+
+def _learners(config: Config, name: str) -> dict[str, str]:
+    """What a model learns from, itself or through those it starts from and those that teach it, and
+    which model does."""
+    models, learners = [name], dict[str, str]()
+    for other in models:  # which grows
+        model = config.models[other]
+        before = [model.init] if model.init else []
+        for training in trainings(model).values():
+            learners.setdefault(training.on, other)
+            if training.on in config.selections:
+                before.append(config.selections[training.on].teacher)
+        models += [new for new in before if new not in models]
+    return learners
 
 
 def _without_labels(config: Config, name: str) -> bool:
@@ -216,21 +229,12 @@ def _without_labels(config: Config, name: str) -> bool:
 
 def _check_model(config: Config, key: str, model: Model) -> Iterator[str]:
     if model.arch is not None:
-        yield from _check_arch(f"{key}.arch", model.arch)
+        yield from network_checks.check_arch(f"{key}.arch", model.arch)
     if model.resize is not None and model.resize < model.image_size:
         what = f"is smaller than image_size {model.image_size}, the crop would not fit"
         yield problem(f"{key}.resize", model.resize, what, "raise it or remove it")
-    if model.weights and model.weights.startswith(TORCHVISION):
-        known = [TORCHVISION + name for name in read_architectures().get(model.arch or "", [])]
-        if model.weights not in known:
-            yield unknown(f"{key}.weights", model.weights, known)
-        if isinstance(model.classes, int | list):
-            given = model.classes if isinstance(model.classes, int) else len(model.classes)
-            if given != 1000:
-                what = f"{given} classes, but torchvision's weights have 1000"
-                yield f"{key}.classes: {what}; name them all or remove it."
-    elif model.weights and model.classes is None:
-        yield f"{key}.classes: missing; name the classes of {model.weights!r}, or their number."
+    yield from network_checks.check_image_size(key, model)
+    yield from network_checks.check_weights(key, model)
     if model.init and (start := shape(config, model.init)).arch != model.arch:
         what = f"differs from {start.arch!r} of init: {model.init}, whose weights would not fit"
         yield problem(f"{key}.arch", model.arch, what, "make them the same")
@@ -239,20 +243,3 @@ def _check_model(config: Config, key: str, model: Model) -> Iterator[str]:
         if student.baseline_of or not (student.pretrain or student.finetune):
             what = "is no student, it has neither pretrain nor finetune"
             yield problem(f"{key}.baseline_of", model.baseline_of, what, "name one that has")
-
-
-def _check_arch(key: str, arch: str) -> Iterator[str]:
-    if RESNEXT.fullmatch(arch):
-        return
-    small = SMALL_ARCH.fullmatch(arch)
-    if not small:
-        known = [*read_architectures(), "resnext101_32x16d", "cifar_resnet8_w16"]
-        remedy = "it must be a torchvision classifier, resnext101_32x{4,8,16,32,48}d or "
-        remedy += "cifar_resnet{6n+2}_w{width}"
-        if arch not in known:
-            yield problem(key, arch, "does not exist", nearest(arch, known) + remedy)
-    else:
-        depth, width = map(int, small.groups())
-        if depth < 8 or (depth - 2) % 6 or not 1 <= width <= 4096:
-            remedy = "the depth must be 6n+2 (8, 14, 20, ...) and the width 1 to 4096"
-            yield problem(key, arch, "cannot be built", remedy)

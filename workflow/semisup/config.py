@@ -118,7 +118,8 @@ class Sweep(Section):
         min_length=2, max_length=20, description="These replace the recipe's; one training each."
     )
     choose_on: Name = Field(
-        description="A labelled dataset whose accuracy decides; none of `evaluate.on`, nor trained on."
+        description="A labelled dataset whose accuracy decides; none of `evaluate.on`, nor one that "
+        "the model, its teacher or what it starts from is trained on."
     )
 
 
@@ -136,7 +137,13 @@ class Model(Section):
         description="A torchvision classifier (`resnet50`, `vit_b_16`, ...), the paper's ResNeXts "
         "(`resnext101_32x{4,8,16,32,48}d`), or a small one for 32-pixel images: `cifar_resnet{6n+2}_w{width}` (`cifar_resnet8_w16`).",
     )
-    image_size: int = Field(224, ge=8, le=4096, description="Side of the square input, pixels.")
+    image_size: int = Field(
+        224,
+        ge=8,
+        le=4096,
+        description="Side of the square input, pixels. `vit_*` and `maxvit_*`: that of their weights; "
+        "trained, 224.",
+    )
     resize: int | None = Field(
         None,
         ge=8,
@@ -146,7 +153,8 @@ class Model(Section):
     weights: str | None = Field(
         None,
         min_length=1,
-        description="Start from these: `torchvision:IMAGENET1K_V2`, or a local checkpoint file.",
+        description="Start from these: `torchvision:IMAGENET1K_V2`, or a local checkpoint file, of a "
+        "network that sees pixels normalised by ImageNet's mean and deviation.",
     )
     classes: int | list[str] | str | None = Field(
         None,
@@ -324,7 +332,8 @@ class Score(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "float32",
         description="Of the forward pass, the last layer always in float32. bfloat16 scores twice as "
-        "fast; auto: bfloat16 on GPUs that have it. The scores say what made them.",
+        "fast; auto: bfloat16 on GPUs that have it. float32 convolutions on NVIDIA GPUs since Ampere "
+        "are torch's TF32. The scores say what made them.",
     )
 
 

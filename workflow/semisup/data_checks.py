@@ -105,7 +105,7 @@ def check_predictions(config: Config) -> Iterator[str]:
         if (sweep := sweep_of(model))
     }
     for name, theirs in sources.items():
-        if difference := _difference(classes, theirs):
+        if difference := datasets.class_difference(classes, theirs):
             what = f"has other classes than {name} ({difference})"
             yield problem("evaluate.on", first, what, "they must be the same, in the same order")
     for name, selection in config.selections.items():
@@ -120,11 +120,3 @@ def check_predictions(config: Config) -> Iterator[str]:
             remedy = f"lower it to {limit}"
             remedy += " or raise score.classes_per_image" if limit < num_classes else ""
             yield problem(f"selections.{name}.classes_per_image", wanted, what, remedy)
-
-
-def _difference(classes: list[str], others: list[str]) -> str:
-    """How class names differ, in words; nothing when they do not."""
-    if len(classes) != len(others):
-        return f"{len(classes)}, not {len(others)}"
-    pairs = enumerate(zip(classes, others, strict=True))
-    return next((f"class {i} is {a!r}, not {b!r}" for i, (a, b) in pairs if a != b), "")

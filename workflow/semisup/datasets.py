@@ -169,6 +169,14 @@ def list_classes(classes: int | list[str] | str) -> list[str]:
     return names
 
 
+def class_difference(classes: list[str], others: list[str]) -> str:
+    """How class names differ, in words; nothing when they do not."""
+    if len(classes) != len(others):
+        return f"{len(classes)}, not {len(others)}"
+    pairs = enumerate(zip(classes, others, strict=True))
+    return next((f"class {i} is {a!r}, not {b!r}" for i, (a, b) in pairs if a != b), "")
+
+
 def _is_line(name: str) -> bool:
     """Whether it can stand on a line of a text file: class names are handed over like that."""
     return name.encode(errors="ignore").decode().splitlines() == [name]

@@ -17,8 +17,19 @@ def is_bfloat16(precision: str, device: torch.device) -> bool:
     return precision == "bfloat16"
 
 
+def is_tf32(device: torch.device) -> bool:
+    """Whether float32 convolutions keep only 10 bits of the mantissa: torch's default, from Ampere on."""
+    return (
+        device.type == "cuda"
+        and torch.backends.cudnn.allow_tf32
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+    )
+
+
 def numerics(precision: str) -> str:
     """What the last bits of a prediction depend on, in words."""
     device = choose_device()
-    name = "bfloat16" if is_bfloat16(precision, device) else "float32"
+    name = "float32 (convolutions in TF32)" if is_tf32(device) else "float32"
+    if is_bfloat16(precision, device):
+        name = "bfloat16"
     return f"{name} on {device.type}, torch {torch.__version__.split('+')[0]}"

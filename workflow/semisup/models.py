@@ -7,14 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors.torch
 import torch
 import torchvision
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from semisup import devices, tables, transforms
+from semisup import datasets, devices, foreign, tables, transforms
 from semisup.tables import DataError
 
 log = logging.getLogger("semisup")
@@ -72,21 +71,58 @@ def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequ
     return nn.Sequential(first, *(BasicBlock(channels, channels) for _ in range(blocks - 1)))
 
 
-def build(arch: str, num_classes: int) -> nn.Module:
+class _OwnInput:
+    """A GoogLeNet or Inception with what is done to its normalised pixels first as part of the weights.
+
+    Torchvision's weights want them from -1 to 1 (its ``transform_input``), others as they are.
+    """
+
+    input_scale: torch.Tensor
+    input_shift: torch.Tensor
+
+    def _transform_input(self, images_NCHW: torch.Tensor) -> torch.Tensor:
+        return images_NCHW * self.input_scale + self.input_shift
+
+
+class _GoogLeNet(_OwnInput, torchvision.models.GoogLeNet):  # type: ignore[misc]
+    pass
+
+
+class _Inception(_OwnInput, torchvision.models.Inception3):  # type: ignore[misc]
+    pass
+
+
+INCEPTIONS: dict[str, Callable[..., nn.Module]] = {
+    "googlenet": _GoogLeNet,
+    "inception_v3": _Inception,
+}
+OPTIONAL = (".num_batches_tracked", "input_scale", "input_shift")
+"""Ends of the names of what checkpoints of others may lack: BatchNorm's counters, which none from
+before 2018 has and nothing here reads, and the input of :data:`INCEPTIONS`."""
+
+
+def build(arch: str, num_classes: int, image_size: int = 224) -> nn.Module:
     """A network with random weights from torch's global generator.
 
     By name: torchvision's classifiers, ResNeXts of any width per group (the paper's, Table 1), and
-    small networks for 32-pixel images.
+    small networks for 32-pixel images. ``image_size`` shapes the few that take images of one size.
     """
     if small := re.fullmatch(r"cifar_resnet(\d+)_w(\d+)", arch):
         model: nn.Module = CifarResNet(int(small[1]), int(small[2]), num_classes)
     elif wide := re.fullmatch(r"resnext(50|101)_32x(\d+)d", arch):
         layers = {"50": [3, 4, 6, 3], "101": [3, 4, 23, 3]}[wide[1]]
         model = ResNet(Bottleneck, layers, num_classes, groups=32, width_per_group=int(wide[2]))
+    elif arch in INCEPTIONS:
+        model = INCEPTIONS[arch](num_classes, aux_logits=False, init_weights=True)
+        model.register_buffer("input_scale", torch.ones(1, 3, 1, 1))
+        model.register_buffer("input_shift", torch.zeros(1, 3, 1, 1))
     else:
-        aux = {"aux_logits": False} if arch in ("googlenet", "inception_v3") else {}
-        init = {"init_weights": True} if aux else {}
-        model = torchvision.models.get_model(arch, num_classes=num_classes, **aux, **init)
+        size: dict[str, Any] = {}
+        if arch.startswith("vit_"):
+            size = {"image_size": image_size}
+        elif arch.startswith("maxvit_"):
+            size = {"input_size": (image_size, image_size)}
+        model = torchvision.models.get_model(arch, num_classes=num_classes, **size)
     return model.to(memory_format=layout(model))
 
 
@@ -116,36 +152,26 @@ def write_classes(path: Path, classes: list[str]) -> None:
 
 def load(path: Path) -> Weights:
     """Weights written by :func:`save`; raises DataError when they are not."""
-    content = read_checkpoint(path)
+    content = foreign.read_checkpoint(path)
     if not isinstance(content, dict) or content.pop("format", None) != 1:
         raise DataError(f"{path}: not weights of this pipeline. Delete it and run again.")
     return Weights(**content)
 
 
-def read_checkpoint(path: Path) -> Any:
-    """Any checkpoint file, safetensors or PyTorch's, never executing code in it.
-
-    Raises DataError when unreadable.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is none of its own
-        reason = str(error).split("\n")[0][:200]
-        raise DataError(f"{path}: cannot be read as a PyTorch checkpoint ({reason}).") from None
-
-
 def restore(weights: Weights) -> nn.Module:
     """The network with these weights."""
-    model = build(weights.arch, len(weights.classes))
+    model = build(weights.arch, len(weights.classes), weights.image_size)
     load_state(model, weights.state, source="weights")
     return model
 
 
 def load_state(model: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
-    """Load a state dict, all of it; raises DataError saying what does not fit."""
+    """Load a state dict, all of it; raises DataError saying what does not fit.
+
+    What is :data:`OPTIONAL` may be missing.
+    """
     own = model.state_dict()
+    state = {name: own[name] for name in own if name.endswith(OPTIONAL)} | state
     missing = [name for name in own if name not in state]
     unexpected = [name for name in state if name not in own]
     shapes = [
@@ -164,42 +190,28 @@ def load_state(model: nn.Module, state: dict[str, torch.Tensor], source: str) ->
             if names
         ]
         raise DataError(
-            f"{source} does not fit the network: {'; '.join(found)}. Check arch and classes."
+            f"{source} does not fit the network: {'; '.join(found)}. Check arch, image_size and classes."
         )
     model.load_state_dict(state)
 
 
 def start_from(model: nn.Module, weights: Weights, classes: list[str]) -> None:
-    """Begin with these weights; the last layer stays random where the classes differ."""
+    """Begin with these weights; the last layer stays random where the classes differ.
+
+    As many classes, on one side with names and on the other with numbers only, are the same:
+    torchvision's ImageNet and one with its names.
+    """
     state = dict(weights.state)
-    if weights.classes != classes:
-        head = head_name(model)
-        own = model.state_dict()
-        state |= {name: own[name] for name in own if name.startswith(f"{head}.")}
+    if difference := datasets.class_difference(weights.classes, classes):
+        numbers = [str(i) for i in range(len(classes))]
+        if len(weights.classes) == len(classes) and numbers in (weights.classes, classes):
+            log.info("the last layer is kept: classes with numbers only are those with names")
+        else:
+            log.warning("the last layer starts at random, its classes are others: %s", difference)
+            head = head_name(model)
+            own = model.state_dict()
+            state |= {name: own[name] for name in own if name.startswith(f"{head}.")}
     load_state(model, state, source="the initial weights")
-
-
-LAYOUTS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "state")
-"""Where checkpoints of timm, torchvision's reference, Lightning and others keep the weights. A
-moving average comes first: it is what their figures are of."""
-PREFIXES = ("module.", "_orig_mod.", "model.")
-"""Before every name: DataParallel's and AveragedModel's, torch.compile's, Lightning's."""
-
-
-def unwrap(checkpoint: Any) -> dict[str, torch.Tensor]:
-    """The state dict in the layouts people have. Raises DataError when there is none."""
-    for name in LAYOUTS:
-        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(name), dict):
-            checkpoint = checkpoint[name]
-    if not isinstance(checkpoint, dict):
-        raise DataError("the checkpoint holds no state dict.")
-    tensors = {k: v for k, v in checkpoint.items() if isinstance(v, torch.Tensor)}
-    tensors.pop("n_averaged", None)  # of AveragedModel
-    if not tensors:
-        raise DataError("the checkpoint holds no tensors.")
-    while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in tensors)), ""):
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
 
 
 class Seen(NamedTuple):

@@ -253,7 +253,7 @@ class PackSelection(Settings):
 
 
 class Evaluate(Settings):
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     model: str
     stage: str
     datasets: list[str]

@@ -1,5 +1,7 @@
 """From decoded pixels to what a network sees."""
 
+import functools
+
 import numpy as np
 import torch
 from torchvision.transforms import v2
@@ -34,9 +36,12 @@ def training_transform(recipe: Recipe, image_size: int) -> v2.Transform:
     if recipe.flip:
         changes.append(v2.RandomHorizontalFlip())
     if recipe.rand_augment:
-        changes.append(v2.RandAugment(magnitude=recipe.rand_augment))
+        bilinear = v2.InterpolationMode.BILINEAR
+        changes.append(v2.RandAugment(magnitude=recipe.rand_augment, interpolation=bilinear))
     if recipe.random_erasing:
-        changes.append(v2.RandomErasing(recipe.random_erasing))
+        # The mean, which is 0 once normalised, as where erasing comes last.
+        mean = [float(round(255 * value)) for value in MEAN]
+        changes.append(v2.RandomErasing(recipe.random_erasing, value=mean))
     return v2.Compose(changes)
 
 
@@ -57,6 +62,13 @@ def normalize(
 ) -> torch.Tensor:
     """uint8 pixels to normalised float32 on the device, in the layout the network has."""
     pixels = images_NCHW.to(device, non_blocking=True).float().div_(255)
-    mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=device).view(1, 3, 1, 1)
+    mean, std = _mean_and_std(device)
     return pixels.sub_(mean).div_(std).contiguous(memory_format=layout)
+
+
+@functools.cache
+def _mean_and_std(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """On the device once: each copy to a GPU would wait for all it has to do."""
+    with torch.inference_mode(mode=False):  # a training may use them too
+        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (MEAN, STD))
+        return mean, std

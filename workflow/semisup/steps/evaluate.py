@@ -11,6 +11,7 @@ from semisup.loader import refuse_unread
 from semisup.progress import Progress
 from semisup.samples import Samples, check_tars, labelled_rows, read_samples
 from semisup.steps import run
+from semisup.tables import DataError
 
 log = logging.getLogger("semisup")
 
@@ -26,6 +27,7 @@ def main(
     """Write the accuracies with their 95 % intervals, and the prediction for every image.
 
     An image that cannot be decoded, or a sample without one, is counted as failed, not as wrong.
+    Raises DataError where a logit is not finite: no class is ahead of NaN, so it would be right.
     """
     memory.keep_freed()
     model = models.load(weights)
@@ -35,7 +37,12 @@ def main(
         own = [path for path in manifests if tables.read_json(path)["dataset"] == dataset]
         samples = read_samples(own)
         check_tars(samples)
-        columns, num_failed = predict_dataset(samples, model, predict, settings.batch_size, workers)
+        try:
+            columns, num_failed = predict_dataset(
+                samples, model, predict, settings.batch_size, workers
+            )
+        except DataError as error:
+            raise DataError(f"{settings.model} {settings.stage}: {error}") from None
         num_images = len(columns["label"])
         ranks = columns["label_rank"]
         row = {
@@ -92,6 +99,7 @@ def predict_dataset(
         if not len(batch.rows):
             continue
         logits = predict(batch.images_NCHW)
+        _check_finite(logits, batch.rows, samples)
         own = torch.from_numpy(labels[batch.rows].astype(np.int64))
         best = logits.argmax(1)
         scores = logits.softmax(1).gather(1, best[:, None])[:, 0]
@@ -108,6 +116,18 @@ def predict_dataset(
     names = schemas.PREDICTIONS.names[1:]
     columns = {n: np.concatenate([b[n] for b in blocks] or [np.empty(0, np.int32)]) for n in names}
     return columns, num_failed
+
+
+def _check_finite(logits: torch.Tensor, rows: np.ndarray, samples: Samples) -> None:
+    wrong = rows[~logits.isfinite().all(1).numpy()]
+    if len(wrong):
+        row = int(wrong[0])
+        shard = samples.shard_paths[samples.table["shard_id"][row].as_py()]
+        key = samples.table["key"][row].as_py()
+        raise DataError(
+            f"scores of {key!r} in {shard} are not finite; the weights are bad. Train or import "
+            "them again."
+        )
 
 
 if __name__ == "__main__":

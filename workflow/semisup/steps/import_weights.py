@@ -3,9 +3,10 @@
 import logging
 from pathlib import Path
 
+import torch
 import torchvision
 
-from semisup import models, settings
+from semisup import foreign, models, settings
 from semisup.steps import run
 from semisup.tables import DataError
 
@@ -25,13 +26,28 @@ def main(settings: settings.ImportWeights, weights: Path, classes: Path) -> None
                 "Download them elsewhere and name the file in `weights`."
             ) from None
     else:
-        state = models.unwrap(models.read_checkpoint(Path(settings.weights)))
-    model = models.build(settings.arch, len(settings.classes))
+        state = foreign.unwrap(foreign.read_checkpoint(Path(settings.weights)))
+    if settings.arch in models.INCEPTIONS:
+        state = foreign.without_auxiliary(state)
+        if source == "torchvision":
+            state |= foreign.torchvision_input()
+    model = models.build(settings.arch, len(settings.classes), settings.image_size)
     models.load_state(model, state, source=settings.weights)
+    _check_finite(model.state_dict(), settings.weights)
     shape = (settings.arch, settings.image_size, settings.resize)
     models.save(weights, models.Weights(*shape, settings.classes, model.state_dict()))
     models.write_classes(classes, settings.classes)
     log.info("%s: %s with %d classes", settings.weights, settings.arch, len(settings.classes))
+
+
+def _check_finite(state: dict[str, torch.Tensor], source: str) -> None:
+    wrong = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if wrong:
+        shown = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
+        raise DataError(
+            f"{source}: {len(wrong)} tensors hold values that are not finite ({shown}). Their "
+            "training diverged; take an earlier checkpoint."
+        )
 
 
 if __name__ == "__main__":
