@@ -153,7 +153,7 @@ def conda_environment() -> str:
 def architectures() -> str:
     """Torchvision's classifiers, the names of their weights, and what these ask of images.
 
-    ``image_size``: where the network takes no other; ``same_normalization``: as ours.
+    ``image_size``: where the network takes no other; ``other_normalization``: than ours.
     """
     module = torchvision.models
     found: dict[str, dict[str, dict[str, Any]]] = {}
@@ -162,11 +162,10 @@ def architectures() -> str:
         for weights in module.get_model_weights(name):
             of_one_size = name.startswith(("vit_", "maxvit_"))
             how = weights.transforms()
-            normalization = (tuple(how.mean), tuple(how.std))
-            found[name][weights.name] = {
-                "image_size": weights.meta["min_size"][0] if of_one_size else None,
-                "same_normalization": normalization == (transforms.MEAN, transforms.STD),
-            }
+            asked = {"image_size": weights.meta["min_size"][0]} if of_one_size else {}
+            if (tuple(how.mean), tuple(how.std)) != (transforms.MEAN, transforms.STD):
+                asked["other_normalization"] = True
+            found[name][weights.name] = asked
     return json.dumps(found, indent=1) + "\n"
 
 

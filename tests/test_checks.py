@@ -429,11 +429,6 @@ MEANING: dict[str, tuple[dict[str, Any], str]] = {
         "models.other.image_size: 224 is not the size of torchvision:IMAGENET1K_SWAG_E2E_V1; "
         "set it to 384, or choose other weights.",
     ),
-    "a transformer trained for images of another size": (
-        {"models.other": {"arch": "vit_b_16", "image_size": 96, "train": TRAINING}},
-        "models.other.image_size: 96 is not 224, the only size vit_b_16 is trained at here; "
-        "set it to 224.",
-    ),
     "a transformer that does not exist": (
         {"models.teacher.arch": "vit_b_x"}, "models.teacher.arch: 'vit_b_x' does not exist; "
     ),
@@ -713,13 +708,17 @@ def test_every_architecture_of_the_list_is_accepted() -> None:
         load(models__teacher__arch=arch, models__teacher__image_size=224)
 
 
+def test_a_transformer_learns_from_images_of_any_size_its_patches_fill() -> None:
+    load(models__teacher__arch="vit_b_16", models__teacher__image_size=96)
+
+
 def test_all_weights_of_the_list_but_those_of_another_normalization_are_accepted() -> None:
     refused = set()
     for arch, weights in read_architectures().items():
         for name, asked in weights.items():
             model = {"arch": arch, "weights": f"torchvision:{name}"}
-            model |= {"image_size": asked["image_size"]} if asked["image_size"] else {}
-            if asked["same_normalization"]:
+            model |= {"image_size": asked["image_size"]} if "image_size" in asked else {}
+            if "other_normalization" not in asked:
                 load(models__other=model)
             else:
                 refused.add((arch, name))

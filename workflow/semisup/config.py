@@ -141,8 +141,7 @@ class Model(Section):
         224,
         ge=8,
         le=4096,
-        description="Side of the square input, pixels. `vit_*` and `maxvit_*`: that of their weights; "
-        "trained, 224.",
+        description="Side of the square input, pixels. `vit_*` and `maxvit_*`: that of their weights.",
     )
     resize: int | None = Field(
         None,

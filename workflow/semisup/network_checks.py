@@ -9,14 +9,12 @@ from typing import Any
 
 from semisup.config import TORCHVISION, Model
 from semisup.config_errors import nearest, problem, unknown
-from semisup.stages import trainings
 
 RESNEXT = re.compile(r"resnext(50|101)_32x(4|8|16|32|48)d")
 SMALL_ARCH = re.compile(r"cifar_resnet(\d{1,4})_w(\d{1,4})")
 
 ONE_SIZE = ("vit_", "maxvit_")
-TRAINED_SIZE = 224
-"""Networks whose parameters follow from the size of their images; trainings build them for this one."""
+"""Networks whose parameters follow from the size of their images."""
 
 
 @functools.cache
@@ -48,15 +46,13 @@ def check_image_size(key: str, model: Model) -> Iterator[str]:
     arch, size = model.arch or "", model.image_size
     if not arch.startswith(ONE_SIZE) or arch not in read_architectures():
         return
-    what, remedy = "", f"set it to {TRAINED_SIZE}"
+    what, remedy = "", ""
     unit = 224 if arch.startswith("maxvit_") else int(arch.rsplit("_", 1)[1])
     known = {TORCHVISION + name: asked for name, asked in read_architectures()[arch].items()}
-    theirs = known.get(model.weights or "", {"image_size": size})["image_size"]
+    theirs = known.get(model.weights or "", {}).get("image_size", size)
     if size != theirs:
         what = f"is not the size of {model.weights}"
         remedy = f"set it to {theirs}, or choose other weights"
-    elif trainings(model) and size != TRAINED_SIZE:
-        what = f"is not {TRAINED_SIZE}, the only size {arch} is trained at here"
     elif size % unit:
         what = f"is no multiple of {unit}, as {arch} needs"
         remedy = f"set it to {max(size // unit, 1) * unit}"
@@ -70,7 +66,7 @@ def check_weights(key: str, model: Model) -> Iterator[str]:
         known = {TORCHVISION + name: asked for name, asked in weights.items()}
         if model.weights not in known:
             yield unknown(f"{key}.weights", model.weights, known)
-        elif not known[model.weights]["same_normalization"]:
+        elif known[model.weights].get("other_normalization"):
             what = "was trained on pixels of another mean and deviation than those here"
             yield problem(f"{key}.weights", model.weights, what, "choose other weights or arch")
         if isinstance(model.classes, int | list):

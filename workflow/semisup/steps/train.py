@@ -58,7 +58,7 @@ def main(
     _check_labels(samples, len(settings.classes))
     folder = checkpoints / fingerprint(settings, [*manifests, *init])
     torch.manual_seed(settings.seed)
-    model = models.build(settings.arch, len(settings.classes))
+    model = models.build(settings.arch, len(settings.classes), settings.image_size)
     for path in init:
         models.start_from(model, models.load(path), settings.classes)
     ranks = distributed.this_rank()
