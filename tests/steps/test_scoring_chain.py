@@ -17,7 +17,7 @@ import torch
 
 from browser import Browser
 from conftest import Dataset, make_jpeg
-from semisup import images, models, passes, samples, schemas, settings, tables, transforms
+from semisup import images, loader, models, passes, samples, schemas, settings, tables, transforms
 from semisup.config import Remove
 from semisup.review.page import render
 from semisup.samples import read_samples
@@ -361,6 +361,33 @@ def test_what_could_not_be_read_is_tried_again(
     score(folder, chain.manifests[0], chain.teacher)
     assert scored == [[0, 1], [0]]
     assert digest(folder / "images-00000.parquet") == digest(calm)
+
+
+def change_image(tar: Path, image: bytes) -> None:
+    """As an image of the same length and place, which decodes."""
+    other = image[:-40] + image[-40:-30][::-1] + image[-30:]
+    loader.decode(other)
+    content = tar.read_bytes()
+    assert content.count(image) == 1 and other != image
+    tar.write_bytes(content.replace(image, other))
+
+
+def test_an_image_that_changed_since_it_was_indexed_is_not_scored_as_the_old_one(
+    chain: Chain, scored: list[list[int]], tmp_path: Path
+) -> None:
+    tar, calm = chain_tars(chain)[0], digest(chain.folder / "images-00000.parquet")
+    whole = tar.read_bytes()
+    change_image(tar, SHARDS[0][3][1]["jpg"])
+    folder = score(tmp_path / "again", chain.manifests[0], chain.teacher)
+    changed = pd.read_parquet(folder / "images-00000.parquet").iloc[3]
+    assert changed.status == "read_error"
+    assert changed.reason == (
+        f"{tar}: the tar has changed since it was indexed; run again to index it anew"
+    )
+    tar.write_bytes(whole)
+    score(folder, chain.manifests[0], chain.teacher)
+    assert scored == [[0, 1], [0]]
+    assert digest(folder / "images-00000.parquet") == calm
 
 
 def test_all_that_lay_behind_the_break_of_a_tar_is_counted_as_lost(chain: Chain) -> None:

@@ -245,6 +245,17 @@ def split_identity(identities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (identities >> 32).astype(np.int32), (identities & 0xFFFFFFFF).astype(np.int32)
 
 
+def fixed_binary(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of binary(n) as numpy's V of that length, without a copy where it is one chunk."""
+    width = column.type.byte_width
+    blocks = [
+        np.frombuffer(chunk.buffers()[1], f"V{width}", len(chunk), width * chunk.offset)
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    return blocks[0] if len(blocks) == 1 else np.concatenate([np.empty(0, f"V{width}"), *blocks])
+
+
 def file_sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
