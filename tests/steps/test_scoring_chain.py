@@ -17,7 +17,18 @@ import torch
 
 from browser import Browser
 from conftest import Dataset, make_jpeg
-from semisup import images, loader, models, passes, samples, schemas, settings, tables, transforms
+from semisup import (
+    changes,
+    images,
+    loader,
+    models,
+    passes,
+    samples,
+    schemas,
+    settings,
+    tables,
+    transforms,
+)
 from semisup.config import Remove
 from semisup.review.page import render
 from semisup.samples import read_samples
@@ -579,6 +590,28 @@ def test_new_shards_are_scored_alone_and_the_selection_is_that_from_scratch(
         rows = changes[changes.change == change]
         assert expected
         assert sorted(map(tuple, rows[pairs].to_numpy())) == sorted(expected)
+
+
+def test_one_of_two_images_with_the_same_bytes_that_leaves_is_said(chain: Chain) -> None:
+    """And the report, which reads what is said, has it by class."""
+    selection = chain.select(k=100, p=1)
+    before = tables.read_table(selection, schemas.SELECTION)
+    (first, copy) = np.flatnonzero(np.isin(before["key"].to_numpy(), ["s0-4", "copy"]))
+    rows = [row for row in range(len(before)) if row != first]
+    after = selection.with_name("after.parquet")
+    kept = before.take(rows)
+    tables.write_table(after, {n: kept[n] for n in kept.column_names}, schemas.SELECTION)
+    assert changes.find_changes(selection, after).select(["change", "key"]).to_pylist() == [
+        {"change": "left", "key": "copy"}
+    ]
+    assert changes.find_changes(after, selection)["change"].to_pylist() == ["entered"]
+    assert changes.read_changes(selection) is None
+    record = selection.with_name("last.parquet")
+    after.replace(selection)
+    changes.record_changes(selection)
+    class_name = before["class_name"][int(copy)].as_py()
+    assert changes.read_changes(selection) == [(class_name, 0, 1)]
+    assert digest(record) == digest(selection)
 
 
 def test_a_last_selection_that_cannot_be_read_is_said_and_replaced(

@@ -261,5 +261,5 @@ class Evaluate(Settings):
 class Report(Settings):
     """The whole configuration: the report shows it."""
 
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     config: dict[str, object]
