@@ -533,6 +533,36 @@ def test_ranked_by_logit_the_largest_logits_are_chosen_with_their_scores(chain: 
     assert not rows[names].equals(by_softmax[names])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_logsumexp_that_is_not_finite_is_refused_naming_the_part(
+    chain: Chain, value: float
+) -> None:
+    path = chain.folder / "images-00001.parquet"
+    table = tables.read_table(path, schemas.IMAGES)
+    logsumexp = table["logsumexp"].to_numpy().copy()
+    logsumexp[-4] = value  # of an image that is scored
+    assert table["status"][len(table) - 4].as_py() == "ok"
+    columns = {name: table[name] for name in table.column_names} | {"logsumexp": logsumexp}
+    tables.write_table(path, columns, schemas.IMAGES)
+    with pytest.raises(DataError, match=r"images-00001\.parquet: logsumexp is not finite"):
+        chain.select(rank_by="logit")
+
+
+def test_logits_too_large_for_their_logsumexp_are_not_written(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = score_shards.ScoreMaker.columns
+    monkeypatch.setattr(
+        score_shards.ScoreMaker,
+        "columns",
+        lambda maker: columns(maker) | {"logsumexp": maker.logsumexp + np.float32(np.inf)},
+    )
+    folder = chain.folder / "large"
+    with pytest.raises(DataError, match=r"images-00000\.parquet: logsumexp is not finite"):
+        score(folder, chain.manifests[0], chain.teacher)
+    assert not list(folder.glob("*.parquet"))
+
+
 def test_ranked_by_logit_min_score_is_still_a_probability(chain: Chain) -> None:
     scores = 1 / (1 + np.exp(-stored(chain).log_odds.astype(float)))
     least = float(scores.median())
