@@ -310,7 +310,52 @@ def test_a_job_that_is_run_again_scores_only_what_has_changed(
     tables.write_json(chain.manifests[0], manifest)
     chain.score(0, chain.manifests[0])
     assert scored == [[1]]
-    assert len(list(chain.folder.glob("work/*/000001-*"))) == 1
+    chain.count()
+    kept = {path.name.split("-")[0] for path in chain.folder.glob("work/*/*")}
+    assert kept == {shard["sha256"][:32] for shard in all_shards(chain.manifests)}
+    assert len(list(chain.folder.glob("work/*/*"))) == len(SHARDS)
+
+
+def all_shards(manifests: list[Path]) -> list[dict[str, Any]]:
+    return [shard for path in manifests for shard in json.loads(path.read_text())["shards"]]
+
+
+def test_other_weights_leave_nothing_of_the_former_ones(chain: Chain) -> None:
+    (old,) = chain.folder.glob(f"work/*/{all_shards(chain.manifests)[0]['sha256'][:32]}-*")
+    temporary = old.with_name(f".{old.name}.x.tmp")
+    temporary.touch()
+    weights = models.load(chain.teacher)
+    weights.state["fc.bias"][0] += 1
+    models.save(chain.teacher, weights)
+    chain.score(0, chain.manifests[0])
+    assert not old.exists() and not temporary.exists()
+    assert len(list(chain.folder.glob("work/*/*"))) == len(SHARDS)
+
+
+@pytest.mark.parametrize("shards_per_part", [1, 2])
+def test_a_tar_in_front_of_the_others_is_scored_alone(
+    tmp_path: Path,
+    make_dataset: Dataset,
+    teacher: Path,
+    scored: list[list[int]],
+    shards_per_part: int,
+) -> None:
+    front = [(f"front-{i}", {"jpg": make_jpeg(900 + i)}) for i in range(5)]
+    runs = {}
+    for name, shards in (("without", SHARDS), ("with", [front, *SHARDS])):
+        manifests = make_dataset(shards, None, name, shards_per_part)
+        runs[name] = Chain(tmp_path / "alone" / name, manifests, teacher)
+        runs[name].select()
+    del scored[:]
+    grown = Chain(tmp_path / "alone" / "without", runs["with"].manifests, teacher)
+    assert scored == [[0]]
+    for path in sorted(runs["with"].folder.glob("*-0000*.parquet")):
+        assert digest(grown.folder / path.name) == digest(path)
+    assert digest(grown.select()) == digest(runs["with"].folder / "selection.parquet")
+    shrunk = Chain(grown.folder, runs["without"].manifests, teacher)
+    assert scored == [[0]]
+    shrunk.count()
+    assert len(list(grown.folder.glob("work/*/*"))) == len(SHARDS)
 
 
 def test_shards_are_not_scored_again_in_another_part(
@@ -419,15 +464,20 @@ def chain_tars(chain: Chain) -> list[Path]:
     return [Path(shard["path"]) for shard in shards]
 
 
-def test_equal_shards_of_one_part_are_committed_each(
-    tmp_path: Path, make_dataset: Dataset, teacher: Path
+def test_equal_tars_are_scored_once_wherever_they_are(
+    tmp_path: Path, make_dataset: Dataset, teacher: Path, scored: list[list[int]]
 ) -> None:
-    manifests = make_dataset([SHARDS[0], SHARDS[0]], None, shards_per_part=2)
-    tar = Path(json.loads(manifests[0].read_text())["shards"][1]["path"])
-    tar.unlink()
-    folder = score(tmp_path / "run", manifests[0], teacher)
-    images = pd.read_parquet(folder / "images-00000.parquet")
-    assert (images.status == "read_error").tolist() == [False] * 7 + [True] * 7
+    manifests = make_dataset([SHARDS[0], SHARDS[0], SHARDS[0]], None, shards_per_part=2)
+    run = Chain(tmp_path / "run", manifests, teacher)
+    assert scored == [[0]]
+    rows = pd.concat(pd.read_parquet(path) for path in sorted(run.folder.glob("images-*")))
+    assert rows.shard_id.tolist() == [0] * 7 + [1] * 7 + [2] * 7
+    assert rows.status.tolist() == ["ok"] * 21
+    assert (
+        rows.logsumexp[rows.shard_id == 0].tolist() == rows.logsumexp[rows.shard_id == 2].tolist()
+    )
+    assert run.count()["num_score_rows"] == 42
+    assert len(list(run.folder.glob("work/*/*"))) == 1
 
 
 def test_the_logsumexp_is_rounded_to_what_the_store_promises(chain: Chain) -> None:
