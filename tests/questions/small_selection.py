@@ -43,8 +43,8 @@ CONFIG: dict[str, Any] = {
 TOP = cast(Wildcards, SimpleNamespace(selection="top", teacher="teacher", unlabeled="unlabeled"))
 
 
-def prepare(**selection: Any) -> Plan:
-    """Tars, configuration, index and scores; ``selection``: keys of it."""
+def prepare(shift: float = 0.0, **selection: Any) -> Plan:
+    """Tars, configuration, index and scores, ``shift`` added; ``selection``: keys of it."""
     for shard in range(2):
         samples = [
             (f"u{shard}-{i}", {"jpg": make_jpeg(10 * shard + i), "cls": b"%d" % (i % 2)})
@@ -64,7 +64,7 @@ def prepare(**selection: Any) -> Plan:
             num_classes=3, max_pixels=10_000, stamp="",
         )  # fmt: skip
         index_shards.main(indexed, Path(manifest), Path(samples_table))
-        write_part(plan, part)
+        write_part(plan, part, shift)
     classes = Path(plan.selection_classes(TOP))
     classes.parent.mkdir(parents=True, exist_ok=True)
     classes.write_text("".join(f"{name}\n" for name in CLASSES))

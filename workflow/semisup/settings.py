@@ -223,7 +223,7 @@ class CountImages(Settings):
 class Select(Settings):
     """``tags``: for variant random, the class each label of U means, or -1."""
 
-    version: Literal[5] = 5
+    version: Literal[6] = 6
     num_parts: int
     variant: str
     rank_by: str

@@ -14,7 +14,7 @@ from semisup.rankings import look_up
 from semisup.removal import COPY, COPY_OF_EVALUATION, NEAR_COPY
 from semisup.samples import samples_path
 from semisup.scores import Part, ScoreTable, count_ahead
-from semisup.selection import Ranked, drawn, score_of
+from semisup.selection import Ranked, drawn, lowest_log_odds, score_of
 from semisup.steps import run
 from semisup.steps.select import allowed_rows
 from semisup.tables import DataError
@@ -109,7 +109,7 @@ def _explain(selected: Selected, found: Found) -> Iterator[str]:
         if own.prediction_rank[i] > settings.classes_per_image:
             yield f"  and {len(better) - settings.classes_per_image} classes beyond P"
             break
-        if score < np.float32(settings.min_score):
+        if log_odds[i] < lowest_log_odds(settings.min_score):
             yield f"{line}, below min_score {settings.min_score}"
         elif reasons:
             yield f"{line}, would be rank {num_better + 1}"

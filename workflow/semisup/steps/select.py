@@ -84,7 +84,7 @@ def main(
             f"{summary.parent.name}: no image is selected. Of {images['num_scored']} scored images "
             f"{images['num_removed']} are removed (duplicates.remove), {images['num_not_drawn']} are "
             f"outside the fraction, and of {images['num_candidates']} left none is labelled or "
-            f"reaches min_score {settings.min_score:g}."
+            f"reaches min_score {settings.min_score}."
         )
     log_odds, prediction_rank = chosen.log_odds, chosen.prediction_rank
     if ranking.open_part is not ScoreTable:
