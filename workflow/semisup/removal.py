@@ -1,6 +1,7 @@
 """Which images of U may not be selected: (near-)duplicates of evaluation images, and copies."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,10 @@ DUPLICATE = "duplicate_of_evaluation"
 COPY = "copy"
 NEAR_COPY = "near_copy"
 REASONS = (COPY_OF_EVALUATION, DUPLICATE, COPY, NEAR_COPY)
+
+
+WAITING = 1_000_000
+"""Recorded images that wait to be compared with those found closest so far, at least."""
 
 
 class Recorded(NamedTuple):
@@ -45,15 +50,15 @@ def removed_images(
     found = {"identity": np.empty(0, np.int64), "reason": "", "distance": np.empty(0, np.float32)}
     blocks = [pd.DataFrame(found)]
     if remove:
-        identities, distances = read_nearest(recorded.nearest)
-        if remove.closest > len(identities):
+        num_recorded = sum(map(tables.count_rows, recorded.nearest))
+        if remove.closest > num_recorded:
             log.warning(
                 "duplicates.remove.closest is %d, but only %d images are close enough to be recorded: "
-                "raise duplicates.record_distance, or lower closest", remove.closest, len(identities),
+                "raise duplicates.record_distance, or lower closest", remove.closest, num_recorded,
             )  # fmt: skip
         of_evaluation, within = _read_copies(recorded.copies, manifests)
         same = of_evaluation if remove.evaluation_copies else of_evaluation[:0]
-        close, apart = closest_images(identities, distances, remove.closest, remove.max_distance)
+        close, apart = read_closest(recorded.nearest, remove.closest, remove.max_distance)
         for path in recorded.reviewed:
             review = read_review(path, manifests)
             kept = review[~review["removes"]]
@@ -69,8 +74,10 @@ def removed_images(
                     "%d images with a keep go: a rule holds for another pair of theirs", number
                 )
             close = np.union1d(close, review["identity"][review["removes"]])
+        copied = np.unique(same["identity"])
+        identities, distances = _distances_of(recorded.nearest, np.union1d(copied, close))
         blocks += [
-            _block(np.unique(same["identity"]), COPY_OF_EVALUATION, identities, distances),
+            _block(copied, COPY_OF_EVALUATION, identities, distances),
             _block(close, DUPLICATE, identities, distances),
         ]
         if remove.copies:
@@ -82,15 +89,42 @@ def removed_images(
     return together.drop_duplicates("identity").sort_values("identity", ignore_index=True)
 
 
-def read_nearest(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """Identity of each image close to an evaluation image, and how close; by identity."""
-    identities, distances = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+def read_nearest(paths: list[Path]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Identity of each image close to an evaluation image, and how close; by identity, in pieces."""
     for path in paths:
         names = ["shard_id", "sample_index", "distance"]
-        table = tables.read_table(path, schemas.NEAREST, names)
-        identities.append(tables.identity(table))
-        distances.append(table["distance"].to_numpy())
-    return np.concatenate(identities), np.concatenate(distances)
+        for batch in tables.read_batches(path, schemas.NEAREST, names):
+            yield tables.identity(batch), batch["distance"].to_numpy()
+
+
+def read_closest(
+    paths: list[Path], closest: int, max_distance: float | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What closest_images finds among the recorded images. Memory: of those found, not of U."""
+    found = np.empty(0, np.int64), np.empty(0, np.float32)
+    waiting, num_waiting = [found], 0
+
+    def settle() -> tuple[np.ndarray, np.ndarray]:
+        identities, distances = map(np.concatenate, zip(*waiting, strict=True))
+        return closest_images(identities, distances, closest, max_distance)
+
+    for piece in read_nearest(paths):
+        waiting.append(piece)
+        num_waiting += len(piece[0])
+        if num_waiting > max(WAITING, len(found[0])):
+            found = settle()
+            waiting, num_waiting = [found], 0
+    return settle()
+
+
+def _distances_of(paths: list[Path], wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Those of these images (identities, ascending) that are recorded, and how close; by identity."""
+    found = [(np.empty(0, np.int64), np.empty(0, np.float32))]
+    for identities, distances in read_nearest(paths) if len(wanted) else ():
+        here = contains(wanted, identities)
+        found.append((identities[here], distances[here]))
+    identities, distances = map(np.concatenate, zip(*found, strict=True))
+    return identities, distances
 
 
 def _block(
@@ -142,10 +176,9 @@ def _read_pairs(recorded: Recorded, wanted: np.ndarray) -> pd.DataFrame:
     files = [(path, schemas.NEAREST) for path in recorded.nearest]
     files += [(path, schemas.DUPLICATES) for path in recorded.pairs]
     for path, schema in files if len(wanted) else ():
-        with tables.open_table(path, schema) as file:
-            for batch in file.iter_batches(columns=schemas.NEAREST.names):
-                batch = batch.filter(pa.array(contains(wanted, tables.identity(batch))))
-                blocks.append(_pairs_in(batch).assign(distance=batch["distance"].to_numpy()))
+        for batch in tables.read_batches(path, schema, schemas.NEAREST.names):
+            batch = batch.filter(pa.array(contains(wanted, tables.identity(batch))))
+            blocks.append(_pairs_in(batch).assign(distance=batch["distance"].to_numpy()))
     return pd.concat([block for block in blocks if len(block)] or blocks, ignore_index=True)
 
 

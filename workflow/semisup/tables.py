@@ -190,6 +190,15 @@ def read_rows(path: Path, schema: pa.Schema, rows: np.ndarray) -> pa.Table:
     return pa.concat_tables(found).unify_dictionaries().take(place)
 
 
+def read_batches(path: Path, schema: pa.Schema, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Some columns of a table, piece by piece; raises DataError as :func:`read_table` does."""
+    try:
+        with open_table(path, schema) as file:
+            yield from file.iter_batches(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(path, error) from error
+
+
 def open_table(path: Path, schema: pa.Schema) -> pq.ParquetFile:
     """An open table to read row groups of; raises DataError as :func:`read_table` does."""
     try:
