@@ -43,8 +43,11 @@ CONFIG: dict[str, Any] = {
 TOP = cast(Wildcards, SimpleNamespace(selection="top", teacher="teacher", unlabeled="unlabeled"))
 
 
-def prepare(shift: float = 0.0, **selection: Any) -> Plan:
-    """Tars, configuration, index and scores, ``shift`` added; ``selection``: keys of it."""
+def prepare(shift: float = 0.0, remove: dict[str, Any] | None = None, **selection: Any) -> Plan:
+    """Tars, configuration, index and scores, ``shift`` added; ``selection``: keys of it.
+
+    ``remove``: of the duplicates, whose tables are for the caller to write.
+    """
     for shard in range(2):
         samples = [
             (f"u{shard}-{i}", {"jpg": make_jpeg(10 * shard + i), "cls": b"%d" % (i % 2)})
@@ -54,6 +57,8 @@ def prepare(shift: float = 0.0, **selection: Any) -> Plan:
     for name in ("labeled.tar", "test.tar"):
         Path(name).touch()
     config = {**CONFIG, "selections": {"top": CONFIG["selections"]["top"] | selection}}
+    if remove is not None:
+        config["duplicates"] = {"descriptor": "teacher", "record_distance": 1.0, "remove": remove}
     Path("config.yaml").write_text(yaml.safe_dump(config))
     plan = Plan(load_config(config))
     for part, (manifest, samples_table) in enumerate(
@@ -72,18 +77,18 @@ def prepare(shift: float = 0.0, **selection: Any) -> Plan:
 
 
 def log_odds_of(part: int) -> np.ndarray:
-    """Of the two best classes of each image of a part, ant and bee in turn."""
+    """Of the two best classes of each image of a part: ant and bee in turn, then cow."""
     best = np.linspace(0.5, 3, NUM_IMAGES, dtype=np.float32) + np.float32(part / 7)
     return np.column_stack([best, best - 4])
 
 
 def write_part(plan: Plan, part: int, shift: float = 0.0) -> None:
-    """Scores of one part; cow has none."""
+    """Scores of one part."""
     identity = (np.int64(part) << 32) + np.arange(NUM_IMAGES)
     first = np.arange(NUM_IMAGES) % 2
     scores, images = Path(plan.scores_parts(TOP)[part]), Path(plan.images_parts(TOP)[part])
     rows = Ranked(
-        np.column_stack([first, 1 - first]).ravel().astype(np.int16),
+        np.column_stack([first, np.full(NUM_IMAGES, 2)]).ravel().astype(np.int16),
         (log_odds_of(part) + np.float32(shift)).ravel(),
         np.repeat(identity, 2),
         np.tile(np.array([1, 2], np.int8), NUM_IMAGES),

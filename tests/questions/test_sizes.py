@@ -41,7 +41,7 @@ def test_chance_has_no_cut(tmp_path, monkeypatch, capsys) -> None:
 @pytest.mark.parametrize("rank_by", ["softmax", "logit"])
 def test_a_fraction_without_an_image_has_no_cut(tmp_path, monkeypatch, capsys, rank_by) -> None:
     found = ask(tmp_path, monkeypatch, "0.000001 1", rank_by=rank_by)
-    assert found.num_rows.tolist() == [0, 0, 4, 6]
+    assert found.num_rows.tolist() == [0, 0, 6, 9]
     assert found.num_images.tolist()[:2] == [0, 0]
     cuts = found[["lowest_cut", "median_cut"]].to_numpy()
     assert np.isnan(cuts[:2]).all() and not np.isnan(cuts[2:]).any()

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -62,8 +62,7 @@ def removed_images(
         for path in recorded.reviewed:
             review = read_review(path, manifests)
             kept = review[~review["removes"]]
-            farthest = -1 if remove.max_distance is None else remove.max_distance
-            cut = max(apart.max(initial=-1), np.float32(farthest))
+            cut = _cut(remove, apart)
             decided = np.intersect1d(close, kept["identity"])
             left = _not_kept(_read_pairs(recorded, decided), kept)
             still = left["identity"][left["distance"] <= cut]
@@ -87,6 +86,48 @@ def removed_images(
             blocks.append(_block(near, NEAR_COPY))
     together = pd.concat([block for block in blocks if len(block)] or blocks)
     return together.drop_duplicates("identity").sort_values("identity", ignore_index=True)
+
+
+def _cut(remove: Remove, apart: np.ndarray) -> np.float32:
+    """The distance up to which a pair removes its image, given those of the closest images."""
+    farthest = -1 if remove.max_distance is None else remove.max_distance
+    return max(apart.max(initial=np.float32(-1)), np.float32(farthest))
+
+
+def deciding_pair(
+    remove: Remove, recorded: Recorded, manifests: list[Path], identity: int
+) -> dict[str, Any] | None:
+    """The closest pair for which a rule removes an image as a near-duplicate: PAIR and ``distance``.
+
+    None where only a review removes it.
+    """
+    close, apart = read_closest(recorded.nearest, remove.closest, remove.max_distance)
+    if identity not in close:
+        return None
+    pairs = _read_pairs(recorded, np.array([identity]))
+    for kept in _read_kept(recorded, manifests):
+        if identity in kept["identity"].to_numpy():
+            pairs = _not_kept(pairs, kept)
+            pairs = pairs[pairs["distance"] <= _cut(remove, apart)]
+    found = pairs.sort_values("distance", kind="stable").to_dict("records")
+    return {str(name): value for name, value in found[0].items()} if found else None
+
+
+def deciding_copies(
+    recorded: Recorded, manifests: list[Path], identity: int
+) -> list[tuple[str, int]]:
+    """The evaluation images, dataset and identity, as whose copy an image goes."""
+    pairs, _ = _read_copies(recorded.copies, manifests)
+    pairs = pairs[pairs["identity"] == identity]
+    for kept in _read_kept(recorded, manifests):
+        pairs = _not_kept(pairs, kept)
+    return list(zip(pairs["evaluation_dataset"], pairs["evaluation"], strict=True))
+
+
+def _read_kept(recorded: Recorded, manifests: list[Path]) -> Iterator[pd.DataFrame]:
+    for path in recorded.reviewed:
+        review = read_review(path, manifests)
+        yield review[~review["removes"]]
 
 
 def read_nearest(paths: list[Path]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
