@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -833,6 +834,27 @@ def test_the_manifest_of_a_part_says_what_its_tars_are(chain: Chain) -> None:
         assert path.name == f"{number:06d}.tar"
         assert (shard["shard_id"], shard["size_bytes"]) == (number, path.stat().st_size)
         assert shard["sha256"] == digest(path)
+
+
+@pytest.mark.skipif(not shutil.which("tar"), reason="there is no tar here")
+def test_tar_unpacks_the_packed_shards(chain: Chain, tmp_path: Path) -> None:
+    """Names and bytes are those of the selection and of the source tars, with no other tool."""
+    selection = pd.read_parquet(chain.select(k=5))
+    chain.pack(samples_per_shard=4)
+    out = tmp_path / "out"
+    out.mkdir()
+    for shard in chain.packed_shards():
+        command = ["tar", "-xf", shard["path"], "-C", out]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+    for row in selection.itertuples():
+        key = f"{row.shard_id:06d}_{row.sample_index:06d}_{row.class_id:05d}"
+        image = SHARDS[row.shard_id][row.sample_index][1]["jpg"]
+        assert (out / f"{key}.{row.extension}").read_bytes() == image
+        assert (out / f"{key}.cls").read_text() == str(row.class_id)
+        origin = json.loads((out / f"{key}.json").read_text())
+        assert (origin["key"], origin["class_rank"]) == (row.key, row.class_rank)
+    assert len(list(out.iterdir())) == 3 * len(selection)
 
 
 def test_tars_of_a_former_larger_selection_do_not_stay(chain: Chain) -> None:
