@@ -62,7 +62,7 @@ def removed_images(
         for path in recorded.reviewed:
             review = read_review(path, manifests)
             kept = review[~review["removes"]]
-            cut = _cut(remove, apart)
+            cut = _cut(remove.max_distance, apart)
             decided = np.intersect1d(close, kept["identity"])
             left = _not_kept(_read_pairs(recorded, decided), kept)
             still = left["identity"][left["distance"] <= cut]
@@ -88,9 +88,9 @@ def removed_images(
     return together.drop_duplicates("identity").sort_values("identity", ignore_index=True)
 
 
-def _cut(remove: Remove, apart: np.ndarray) -> np.float32:
+def _cut(max_distance: float | None, apart: np.ndarray) -> np.float32:
     """The distance up to which a pair removes its image, given those of the closest images."""
-    farthest = -1 if remove.max_distance is None else remove.max_distance
+    farthest = -1 if max_distance is None else max_distance
     return max(apart.max(initial=np.float32(-1)), np.float32(farthest))
 
 
@@ -108,7 +108,7 @@ def deciding_pair(
     for kept in _read_kept(recorded, manifests):
         if identity in kept["identity"].to_numpy():
             pairs = _not_kept(pairs, kept)
-            pairs = pairs[pairs["distance"] <= _cut(remove, apart)]
+            pairs = pairs[pairs["distance"] <= _cut(remove.max_distance, apart)]
     found = pairs.sort_values("distance", kind="stable").to_dict("records")
     return {str(name): value for name, value in found[0].items()} if found else None
 
@@ -144,17 +144,21 @@ def read_closest(
     """What closest_images finds among the recorded images. Memory: of those found, not of U."""
     found = np.empty(0, np.int64), np.empty(0, np.float32)
     waiting, num_waiting = [found], 0
+    cut = np.float32(np.inf)  # what is farther need not wait
 
     def settle() -> tuple[np.ndarray, np.ndarray]:
         identities, distances = map(np.concatenate, zip(*waiting, strict=True))
         return closest_images(identities, distances, closest, max_distance)
 
-    for piece in read_nearest(paths):
-        waiting.append(piece)
-        num_waiting += len(piece[0])
+    for identities, distances in read_nearest(paths):
+        near = distances <= cut
+        waiting.append((identities[near], distances[near]))
+        num_waiting += int(near.sum())
         if num_waiting > max(WAITING, len(found[0])):
             found = settle()
             waiting, num_waiting = [found], 0
+            if len(found[0]) >= closest:
+                cut = _cut(max_distance, found[1])
     return settle()
 
 
