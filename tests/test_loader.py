@@ -2,13 +2,16 @@
 
 import io
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from conftest import Dataset, make_jpeg
 from semisup import images, loader, tars, transforms
+from semisup.samples import read_samples
 from semisup.tables import DataError
 from small import encode
 
@@ -61,6 +64,20 @@ def test_an_image_that_cannot_be_read_is_no_image_to_leave_out() -> None:
     ):
         unread = (4, tars.READ_ERROR, "a.tar: gone")
         loader.refuse_unread(loader.Batch(np.empty(0), empty, [corrupt, unread]))
+
+
+def test_an_image_that_changed_since_it_was_indexed_is_not_learned(make_dataset: Dataset) -> None:
+    contents = [make_jpeg(i) for i in range(4)]
+    shards = [[(str(i), {"jpg": contents[i]})] for i in range(4)]
+    samples = read_samples(make_dataset(shards, None, shards_per_part=2))
+    path = Path(samples.shard_paths[2])
+    other = contents[2][:-40] + bytes(10) + contents[2][-30:]
+    path.write_bytes(path.read_bytes().replace(contents[2], other))
+    rows = np.arange(4)
+    batches = list(loader.evaluation_batches(samples, rows, 8, 8, batch_size=1, workers=0))
+    assert [len(batch.rows) for batch in batches] == [1, 1, 0, 1]
+    with pytest.raises(DataError, match="the tar has changed since it was indexed"):
+        loader.refuse_unread(batches[2])
 
 
 def test_a_jpeg_that_claims_gigapixels_is_refused_from_its_header() -> None:

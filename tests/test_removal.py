@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from conftest import Dataset, make_jpeg
-from semisup import schemas, tables, tars
+from semisup import removal, schemas, tables, tars
 from semisup.config import Remove
 from semisup.removal import Recorded, removed_images
+from semisup.selection import closest_images
 from semisup.tables import DataError
 
 DISTANCES = {0: 0.1, 1: 0.2, 2: 0.2, 3: 0.4, 4: 0.5}  # of samples of shard 0
@@ -80,6 +81,36 @@ def test_fewer_images_recorded_than_shall_be_removed_are_said(
         "duplicates.remove.closest is 6, but only 5 images are close enough to be recorded: raise"
     )
     assert (text in caplog.text) == warns
+
+
+@pytest.mark.parametrize(
+    ("closest", "max_distance"), [(0, None), (1, None), (40, 0.3), (40, 0.1), (999, None), (0, 0.5)]
+)
+def test_the_closest_of_all_parts_are_found_a_piece_at_a_time(
+    tmp_path, monkeypatch, closest, max_distance
+) -> None:
+    rng, paths, largest = np.random.default_rng(4), [], []
+    for part in range(5):
+        distance = rng.integers(0, 50, 100).astype(np.float32) / 64  # ties are the rule
+        columns = {"shard_id": [part] * 100, "sample_index": range(100), "distance": distance}
+        columns |= {"evaluation_dataset": ["test"] * 100, "evaluation_shard_id": [0] * 100}
+        paths.append(tmp_path / f"nearest-{part}.parquet")
+        tables.write_table(
+            paths[-1], columns | {"evaluation_sample_index": [0] * 100}, schemas.NEAREST
+        )
+    pieces = list(zip(*removal.read_nearest(paths), strict=True))
+    expected = closest_images(*map(np.concatenate, pieces), closest, max_distance)
+
+    def seen(identities: np.ndarray, *rest: object) -> tuple[np.ndarray, np.ndarray]:
+        largest.append(len(identities))
+        return closest_images(identities, *rest)
+
+    monkeypatch.setattr(removal, "closest_images", seen)
+    monkeypatch.setattr(removal, "WAITING", 60)
+    found = removal.read_closest(paths, closest, max_distance)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert max(largest) <= max(100, len(found[0])) + 100 + len(found[0])
 
 
 def test_without_rules_nothing_is_read() -> None:

@@ -1,5 +1,7 @@
 """The mathematics of the selection, against brute force."""
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -117,12 +119,16 @@ def test_missing_rows_are_noticed():
         Gathered(np.array([1])).ranked()
 
 
-@pytest.mark.parametrize("min_score", [0.0, 0.001, 0.5, 0.9, 0.9999999, 1.0])
-def test_the_lowest_log_odds_are_the_first_that_reach_the_score(min_score):
+@pytest.mark.parametrize("min_score", [1e-300, 0.001, 0.5, 0.9, 0.9999999, 1 - 1e-9, 1 - 2**-53])
+def test_the_lowest_log_odds_are_the_first_of_that_probability(min_score):
     lowest = np.float32(lowest_log_odds(min_score))
-    assert score_of(lowest) >= np.float32(min_score)
-    if min_score:
-        assert score_of(np.nextafter(lowest, np.float32(-np.inf))) < np.float32(min_score)
+    below = np.nextafter(lowest, np.float32(-np.inf))
+    exact = Decimal(min_score).ln() - (1 - Decimal(min_score)).ln()
+    assert Decimal(float(below)) < exact <= Decimal(float(lowest))
+
+
+def test_every_log_odds_are_allowed_without_a_least_score():
+    assert lowest_log_odds(0.0) == -np.inf
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.25, 0.5, 0.9, 1.0])

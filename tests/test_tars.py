@@ -3,6 +3,8 @@ import hashlib
 import io
 import os
 import resource
+import shutil
+import subprocess
 import tarfile
 import tracemalloc
 from pathlib import Path
@@ -18,6 +20,7 @@ from semisup import tars
 from semisup.tars import BAD_LABEL, MISSING_IMAGE, OK, TRUNCATED_TAR, Sample, write_tar
 
 Members = dict[str, bytes]
+needs_tar = pytest.mark.skipif(not shutil.which("tar"), reason="there is no tar here")
 
 keys = st.lists(
     st.text(st.characters(codec="utf-8", exclude_characters="./\0"), min_size=1, max_size=120),
@@ -93,6 +96,22 @@ def test_the_webdataset_library_reads_what_is_written(
         return
     found = list(webdataset.WebDataset(str(tmp_path / "a.tar"), shardshuffle=False))
     assert [(s["__key__"], {"jpg": s["jpg"], "cls": s["cls"]}) for s in found] == samples
+
+
+@needs_tar
+@pytest.mark.parametrize("num_bytes", [0, 1, 511, 512, 513, 100_000])
+def test_tar_unpacks_what_is_written(tmp_path: Path, num_bytes: int) -> None:
+    names = ["a", "a b", "-rf", "é" * 60, "n" * 95, "n" * 96, "n" * 97, f"{'f' * 90}/{'n' * 90}"]
+    samples = [(name, {"jpg": os.urandom(num_bytes), "cls": b"%d" % len(name)}) for name in names]
+    write_tar(tmp_path / "a.tar", samples)
+    (tmp_path / "out").mkdir()
+    command = ["tar", "--extract", f"--file={tmp_path / 'a.tar'}", "--directory", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    for name, members in samples:
+        for extension, content in members.items():
+            assert (tmp_path / "out" / f"{name}.{extension}").read_bytes() == content
+    assert sum(path.is_file() for path in (tmp_path / "out").rglob("*")) == 2 * len(samples)
 
 
 @given(samples_of)

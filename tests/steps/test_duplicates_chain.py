@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,6 +69,29 @@ def describe(folder: Path, manifests: list[Path], network: Path) -> Path:
             folder / f"part-{part:05d}.parquet", folder / f"images-{part:05d}.parquet", 0,
         )  # fmt: skip
     return folder / "part-00000.parquet"
+
+
+def test_a_part_does_not_discard_what_another_makes_of_an_equal_tar(
+    tmp_path: Path, make_dataset: Dataset, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tar = [(str(i), {"jpg": make_jpeg(i)}) for i in range(3)]
+    manifests = make_dataset([tar, tar], None)
+    write_part = extract_features.write_part
+
+    def write_second_after_first(*arguments: Any) -> None:
+        monkeypatch.setattr(extract_features, "write_part", write_part)
+        describe(tmp_path / "features", manifests[:1], network)
+        write_part(*arguments)
+
+    monkeypatch.setattr(extract_features, "write_part", write_second_after_first)
+    outputs = [tmp_path / "features" / f"{name}-00001.parquet" for name in ("part", "images")]
+    extract_features.main(DESCRIBE, manifests[1], network, *outputs, 0)
+    first, second = (
+        pd.read_parquet(tmp_path / "features" / f"part-0000{part}.parquet") for part in range(2)
+    )
+    assert len(first) == 3
+    assert first.feature.tolist() == second.feature.tolist()
+    assert not list((tmp_path / "features" / "work").iterdir())
 
 
 class Searched:
@@ -212,7 +236,7 @@ def test_an_image_that_cannot_be_read_is_not_left_out_of_the_comparison(
 
     manifests = make_dataset([UNLABELED[0]], None)
     with monkeypatch.context() as broken:
-        broken.setattr(loader, "read_range", fail)
+        broken.setattr(loader, "read_indexed", fail)
         with pytest.raises(
             DataError, match=r"images could not be read: a\.tar: Input/output error"
         ):
@@ -301,9 +325,10 @@ def test_one_pass_that_is_killed_goes_on_with_the_same_bytes(
     (manifest,) = make_dataset(UNLABELED, None, "unlabeled", 3)
     calm = both_in_one(tmp_path / "calm", manifest, network, network)
     original = tables.write_table
+    third = tables.read_json(manifest)["shards"][2]["sha256"][:32]
 
     def die_at_the_third_shard(path: Path, *arguments, **keywords) -> None:
-        if path.name.startswith("000002-"):
+        if path.name.startswith(third):
             raise KeyboardInterrupt
         original(path, *arguments, **keywords)
 

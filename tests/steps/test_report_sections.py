@@ -37,6 +37,21 @@ def test_precision_counts_images_of_no_class_as_wrong(outcome: Outcome) -> None:
     assert f"{clutter} show none of the classes" in text
 
 
+def test_what_entered_and_left_is_shown_where_there_was_another_selection(outcome: Outcome) -> None:
+    outcome.prepare()
+    assert "Since the selection before" not in text_of(outcome.write())
+    names, num_rows = ["class 0", "class 1", "class 1", "class 1"], 4
+    columns = {"change": ["entered", "entered", "left", "left"], "class_id": [0, 1, 1, 1]}
+    columns |= {"class_name": names, "class_rank": [1, 1, 1, 2], "score": [None] * num_rows}
+    columns |= {"key": ["k"] * num_rows, "shard": ["a.tar"] * num_rows}
+    changes = outcome.path("selections/top/changes.parquet")
+    tables.write_table(changes, columns, schemas.CHANGES)
+    said = "Since the selection before, 2 rows entered and 2 left, most in "
+    assert f"{said}class 1 (+1, −2), class 0 (+1, −0)." in text_of(outcome.write())
+    tables.write_table(changes, {name: [] for name in columns}, schemas.CHANGES)
+    assert "Since the selection before, 0 rows entered and 0 left." in text_of(outcome.write())
+
+
 def test_precision_is_only_measured_where_the_unlabelled_set_has_labels(outcome: Outcome) -> None:
     outcome.config["datasets"]["unlabeled"]["labels"] = False
     assert "Precision" not in text_of(outcome.make())

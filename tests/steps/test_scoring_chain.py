@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +18,18 @@ import torch
 
 from browser import Browser
 from conftest import Dataset, make_jpeg
-from semisup import images, models, passes, samples, schemas, settings, tables, transforms
+from semisup import (
+    changes,
+    images,
+    loader,
+    models,
+    passes,
+    samples,
+    schemas,
+    settings,
+    tables,
+    transforms,
+)
 from semisup.config import Remove
 from semisup.review.page import render
 from semisup.samples import read_samples
@@ -299,7 +311,52 @@ def test_a_job_that_is_run_again_scores_only_what_has_changed(
     tables.write_json(chain.manifests[0], manifest)
     chain.score(0, chain.manifests[0])
     assert scored == [[1]]
-    assert len(list(chain.folder.glob("work/*/000001-*"))) == 1
+    chain.count()
+    kept = {path.name.split("-")[0] for path in chain.folder.glob("work/*/*")}
+    assert kept == {shard["sha256"][:32] for shard in all_shards(chain.manifests)}
+    assert len(list(chain.folder.glob("work/*/*"))) == len(SHARDS)
+
+
+def all_shards(manifests: list[Path]) -> list[dict[str, Any]]:
+    return [shard for path in manifests for shard in json.loads(path.read_text())["shards"]]
+
+
+def test_other_weights_leave_nothing_of_the_former_ones(chain: Chain) -> None:
+    (old,) = chain.folder.glob(f"work/*/{all_shards(chain.manifests)[0]['sha256'][:32]}-*")
+    temporary = old.with_name(f".{old.name}.x.tmp")
+    temporary.touch()
+    weights = models.load(chain.teacher)
+    weights.state["fc.bias"][0] += 1
+    models.save(chain.teacher, weights)
+    chain.score(0, chain.manifests[0])
+    assert not old.exists() and not temporary.exists()
+    assert len(list(chain.folder.glob("work/*/*"))) == len(SHARDS)
+
+
+@pytest.mark.parametrize("shards_per_part", [1, 2])
+def test_a_tar_in_front_of_the_others_is_scored_alone(
+    tmp_path: Path,
+    make_dataset: Dataset,
+    teacher: Path,
+    scored: list[list[int]],
+    shards_per_part: int,
+) -> None:
+    front = [(f"front-{i}", {"jpg": make_jpeg(900 + i)}) for i in range(5)]
+    runs = {}
+    for name, shards in (("without", SHARDS), ("with", [front, *SHARDS])):
+        manifests = make_dataset(shards, None, name, shards_per_part)
+        runs[name] = Chain(tmp_path / "alone" / name, manifests, teacher)
+        runs[name].select()
+    del scored[:]
+    grown = Chain(tmp_path / "alone" / "without", runs["with"].manifests, teacher)
+    assert scored == [[0]]
+    for path in sorted(runs["with"].folder.glob("*-0000*.parquet")):
+        assert digest(grown.folder / path.name) == digest(path)
+    assert digest(grown.select()) == digest(runs["with"].folder / "selection.parquet")
+    shrunk = Chain(grown.folder, runs["without"].manifests, teacher)
+    assert scored == [[0]]
+    shrunk.count()
+    assert len(list(grown.folder.glob("work/*/*"))) == len(SHARDS)
 
 
 def test_shards_are_not_scored_again_in_another_part(
@@ -363,6 +420,33 @@ def test_what_could_not_be_read_is_tried_again(
     assert digest(folder / "images-00000.parquet") == digest(calm)
 
 
+def change_image(tar: Path, image: bytes) -> None:
+    """As an image of the same length and place, which decodes."""
+    other = image[:-40] + image[-40:-30][::-1] + image[-30:]
+    loader.decode(other)
+    content = tar.read_bytes()
+    assert content.count(image) == 1 and other != image
+    tar.write_bytes(content.replace(image, other))
+
+
+def test_an_image_that_changed_since_it_was_indexed_is_not_scored_as_the_old_one(
+    chain: Chain, scored: list[list[int]], tmp_path: Path
+) -> None:
+    tar, calm = chain_tars(chain)[0], digest(chain.folder / "images-00000.parquet")
+    whole = tar.read_bytes()
+    change_image(tar, SHARDS[0][3][1]["jpg"])
+    folder = score(tmp_path / "again", chain.manifests[0], chain.teacher)
+    changed = pd.read_parquet(folder / "images-00000.parquet").iloc[3]
+    assert changed.status == "read_error"
+    assert changed.reason == (
+        f"{tar}: the tar has changed since it was indexed; run again to index it anew"
+    )
+    tar.write_bytes(whole)
+    score(folder, chain.manifests[0], chain.teacher)
+    assert scored == [[0, 1], [0]]
+    assert digest(folder / "images-00000.parquet") == calm
+
+
 def test_all_that_lay_behind_the_break_of_a_tar_is_counted_as_lost(chain: Chain) -> None:
     """By the index, which was made when the tar was whole."""
     tar = chain_tars(chain)[0]
@@ -381,15 +465,20 @@ def chain_tars(chain: Chain) -> list[Path]:
     return [Path(shard["path"]) for shard in shards]
 
 
-def test_equal_shards_of_one_part_are_committed_each(
-    tmp_path: Path, make_dataset: Dataset, teacher: Path
+def test_equal_tars_are_scored_once_wherever_they_are(
+    tmp_path: Path, make_dataset: Dataset, teacher: Path, scored: list[list[int]]
 ) -> None:
-    manifests = make_dataset([SHARDS[0], SHARDS[0]], None, shards_per_part=2)
-    tar = Path(json.loads(manifests[0].read_text())["shards"][1]["path"])
-    tar.unlink()
-    folder = score(tmp_path / "run", manifests[0], teacher)
-    images = pd.read_parquet(folder / "images-00000.parquet")
-    assert (images.status == "read_error").tolist() == [False] * 7 + [True] * 7
+    manifests = make_dataset([SHARDS[0], SHARDS[0], SHARDS[0]], None, shards_per_part=2)
+    run = Chain(tmp_path / "run", manifests, teacher)
+    assert scored == [[0]]
+    rows = pd.concat(pd.read_parquet(path) for path in sorted(run.folder.glob("images-*")))
+    assert rows.shard_id.tolist() == [0] * 7 + [1] * 7 + [2] * 7
+    assert rows.status.tolist() == ["ok"] * 21
+    assert (
+        rows.logsumexp[rows.shard_id == 0].tolist() == rows.logsumexp[rows.shard_id == 2].tolist()
+    )
+    assert run.count()["num_score_rows"] == 42
+    assert len(list(run.folder.glob("work/*/*"))) == 1
 
 
 def test_the_logsumexp_is_rounded_to_what_the_store_promises(chain: Chain) -> None:
@@ -495,6 +584,36 @@ def test_ranked_by_logit_the_largest_logits_are_chosen_with_their_scores(chain: 
     assert not rows[names].equals(by_softmax[names])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_logsumexp_that_is_not_finite_is_refused_naming_the_part(
+    chain: Chain, value: float
+) -> None:
+    path = chain.folder / "images-00001.parquet"
+    table = tables.read_table(path, schemas.IMAGES)
+    logsumexp = table["logsumexp"].to_numpy().copy()
+    logsumexp[-4] = value  # of an image that is scored
+    assert table["status"][len(table) - 4].as_py() == "ok"
+    columns = {name: table[name] for name in table.column_names} | {"logsumexp": logsumexp}
+    tables.write_table(path, columns, schemas.IMAGES)
+    with pytest.raises(DataError, match=r"images-00001\.parquet: logsumexp is not finite"):
+        chain.select(rank_by="logit")
+
+
+def test_logits_too_large_for_their_logsumexp_are_not_written(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = score_shards.ScoreMaker.columns
+    monkeypatch.setattr(
+        score_shards.ScoreMaker,
+        "columns",
+        lambda maker: columns(maker) | {"logsumexp": maker.logsumexp + np.float32(np.inf)},
+    )
+    folder = chain.folder / "large"
+    with pytest.raises(DataError, match=r"images-00000\.parquet: logsumexp is not finite"):
+        score(folder, chain.manifests[0], chain.teacher)
+    assert not list(folder.glob("*.parquet"))
+
+
 def test_ranked_by_logit_min_score_is_still_a_probability(chain: Chain) -> None:
     scores = 1 / (1 + np.exp(-stored(chain).log_odds.astype(float)))
     least = float(scores.median())
@@ -552,6 +671,28 @@ def test_new_shards_are_scored_alone_and_the_selection_is_that_from_scratch(
         rows = changes[changes.change == change]
         assert expected
         assert sorted(map(tuple, rows[pairs].to_numpy())) == sorted(expected)
+
+
+def test_one_of_two_images_with_the_same_bytes_that_leaves_is_said(chain: Chain) -> None:
+    """And the report, which reads what is said, has it by class."""
+    selection = chain.select(k=100, p=1)
+    before = tables.read_table(selection, schemas.SELECTION)
+    (first, copy) = np.flatnonzero(np.isin(before["key"].to_numpy(), ["s0-4", "copy"]))
+    rows = [row for row in range(len(before)) if row != first]
+    after = selection.with_name("after.parquet")
+    kept = before.take(rows)
+    tables.write_table(after, {n: kept[n] for n in kept.column_names}, schemas.SELECTION)
+    assert changes.find_changes(selection, after).select(["change", "key"]).to_pylist() == [
+        {"change": "left", "key": "copy"}
+    ]
+    assert changes.find_changes(after, selection)["change"].to_pylist() == ["entered"]
+    assert changes.read_changes(selection) is None
+    record = selection.with_name("last.parquet")
+    after.replace(selection)
+    changes.record_changes(selection)
+    class_name = before["class_name"][int(copy)].as_py()
+    assert changes.read_changes(selection) == [(class_name, 0, 1)]
+    assert digest(record) == digest(selection)
 
 
 def test_a_last_selection_that_cannot_be_read_is_said_and_replaced(
@@ -693,6 +834,27 @@ def test_the_manifest_of_a_part_says_what_its_tars_are(chain: Chain) -> None:
         assert path.name == f"{number:06d}.tar"
         assert (shard["shard_id"], shard["size_bytes"]) == (number, path.stat().st_size)
         assert shard["sha256"] == digest(path)
+
+
+@pytest.mark.skipif(not shutil.which("tar"), reason="there is no tar here")
+def test_tar_unpacks_the_packed_shards(chain: Chain, tmp_path: Path) -> None:
+    """Names and bytes are those of the selection and of the source tars, with no other tool."""
+    selection = pd.read_parquet(chain.select(k=5))
+    chain.pack(samples_per_shard=4)
+    out = tmp_path / "out"
+    out.mkdir()
+    for shard in chain.packed_shards():
+        command = ["tar", "-xf", shard["path"], "-C", out]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+    for row in selection.itertuples():
+        key = f"{row.shard_id:06d}_{row.sample_index:06d}_{row.class_id:05d}"
+        image = SHARDS[row.shard_id][row.sample_index][1]["jpg"]
+        assert (out / f"{key}.{row.extension}").read_bytes() == image
+        assert (out / f"{key}.cls").read_text() == str(row.class_id)
+        origin = json.loads((out / f"{key}.json").read_text())
+        assert (origin["key"], origin["class_rank"]) == (row.key, row.class_rank)
+    assert len(list(out.iterdir())) == 3 * len(selection)
 
 
 def test_tars_of_a_former_larger_selection_do_not_stay(chain: Chain) -> None:

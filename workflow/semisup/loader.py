@@ -11,9 +11,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from semisup import images, tars, transforms
+from semisup import images, tables, tars, transforms
 from semisup.order import TrainingOrder
-from semisup.samples import Samples, read_range, will_read
+from semisup.samples import Samples, read_indexed, will_read
 from semisup.tables import DataError
 
 BATCH_SECONDS = 600
@@ -67,6 +67,7 @@ class _Batches(Dataset[Batch]):
         self.offsets = samples.table["offset"].to_numpy()
         self.sizes = samples.table["size_bytes"].to_numpy()
         self.shard_ids = samples.table["shard_id"].to_numpy()
+        self.content_hashes = tables.fixed_binary(samples.table["content_hash"])
         self.shard_paths, self.max_pixels = samples.shard_paths, samples.max_pixels
 
     def __getitem__(self, name: Any) -> Batch:
@@ -101,7 +102,8 @@ class _Batches(Dataset[Batch]):
 
     def _decode(self, row: int) -> torch.Tensor:
         path = self.shard_paths[int(self.shard_ids[row])]
-        content = read_range(path, int(self.offsets[row]), int(self.sizes[row]))
+        place = int(self.offsets[row]), int(self.sizes[row])
+        content = read_indexed(path, *place, self.content_hashes[row].tobytes())
         return decode(content, self.max_pixels)
 
 

@@ -2,11 +2,11 @@
 
 Each shard is committed when it is done, in a work folder under a name that says what was made of
 what, so a killed job goes on with the first shard that is missing. Where commits are kept, a job that
-is run again makes only the shards that have changed.
+is run again makes only the shards that have changed; those that only moved are found.
 """
 
-import hashlib
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -15,7 +15,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from semisup import devices, fingerprints, loader, models, schemas, tables, tars, transforms
+from semisup import (
+    commits,
+    devices,
+    fingerprints,
+    loader,
+    models,
+    schemas,
+    tables,
+    tars,
+    transforms,
+)
 from semisup.progress import Progress
 from semisup.samples import Samples, read_samples, rows_with_status
 from semisup.tables import DataError
@@ -54,9 +64,13 @@ class Maker(Protocol):
 
 
 class Committed(NamedTuple):
-    """The shards of a part, each with what was made of its samples, in order."""
+    """The shards of a part, each with what was made of its samples, in order.
+
+    Equal tars share what was made of them.
+    """
 
     samples: Samples
+    work: Path
     paths: list[Path]
     schema: pa.Schema
 
@@ -66,18 +80,13 @@ class Committed(NamedTuple):
         return pa.concat_tables(shards).unify_dictionaries()
 
     def keep(self) -> None:
-        """Remove what was committed of these shards before, and half written."""
-        for path in self.paths:
-            shard = path.name.split("-")[0]
-            for other in (*path.parent.glob(f"{shard}-*"), *path.parent.glob(f".{shard}-*.tmp")):
-                if other != path:
-                    other.unlink(missing_ok=True)
+        """Remove what was committed of these tars with other settings or weights."""
+        commits.remove_others(self.paths)
 
     def discard(self) -> None:
-        """Remove these too: they are as large as the tables made of them."""
-        self.keep()
-        for path in self.paths:
-            path.unlink(missing_ok=True)
+        """Remove all of a work folder that no other part has: they are as large as the tables."""
+        if self.work.exists():  # a part may have no tar
+            shutil.rmtree(self.work)
 
 
 def commit_shards(
@@ -85,30 +94,26 @@ def commit_shards(
 ) -> Committed:
     """Make what is missing of the shards of a part.
 
-    ``settings``: canonical; with the weights and the shard they name what is committed. ``work``: of
-    all parts, as a shard may come to be in another one; in it are folders of a thousand.
+    ``settings``: canonical; with the weights and the content of the shard they name what is committed.
+    ``work``: of all parts where commits are kept, as a shard may come to be in another one; of one
+    part where they are discarded, as another may hold an equal tar.
     """
     samples = read_samples([manifest])
     with_what = f"{settings}{samples.max_pixels}"
     with_what += "".join(maker.eye.with_what() for maker in makers)
     schema = pa.schema([*schemas.STATUS, *(f for maker in makers for f in maker.schema)])
-    committed, missing = {}, []
-    for shard in tables.read_json(manifest)["shards"]:
-        shard_id, digest = shard["shard_id"], _digest(with_what + shard["sha256"])
-        path = work / f"{shard_id // 1000:04d}" / f"{shard_id:06d}-{digest}.parquet"
-        committed[shard_id] = path
-        if not _is_whole(path, schema, shard["num_samples"]):
-            missing.append(shard_id)
-    if len(missing) < len(committed):
-        log.info("%d of %d shards are done already", len(committed) - len(missing), len(committed))
-    made = _make(samples, missing, makers, batch_size, workers) if missing else ()
-    for shard_id, columns in made:
-        tables.write_table(committed[shard_id], columns, schema)
-    return Committed(samples, list(committed.values()), schema)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    shards = tables.read_json(manifest)["shards"]
+    paths = [commits.commit_path(work, shard["sha256"], with_what) for shard in shards]
+    missing: dict[Path, int] = {}  # of equal tars the first
+    for shard, path in zip(shards, paths, strict=True):
+        if path not in missing and not _is_whole(path, schema, shard["num_samples"]):
+            missing[path] = shard["shard_id"]
+    if num_done := len(shards) - len(missing):
+        log.info("%d of %d shards are done already", num_done, len(shards))
+    made = _make(samples, list(missing.values()), makers, batch_size, workers) if missing else ()
+    for path, (_, columns) in zip(missing, made, strict=True):
+        tables.write_table(path, columns, schema)
+    return Committed(samples, work, paths, schema)
 
 
 def _is_whole(path: Path, schema: pa.Schema, num_samples: int) -> bool:

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from semisup import schemas, tables
-from semisup.scores import NO_END, Rows, ScoreTable, Tier
+from semisup.scores import DAMAGED, NO_END, Rows, ScoreTable, Tier
 from semisup.selection import Ranked, concatenate, contains, random_bits
+from semisup.tables import DataError
 
 ONE_TIER = [Tier([], NO_END)]
 
@@ -25,6 +26,7 @@ class LogitTable:
         self.path, self.min_log_odds = path, min_log_odds
 
     def read(self, tier: int, classes: np.ndarray | None = None) -> Rows:
+        """All rows. Raises DataError when a score or a logsumexp is not finite."""
         rows = read_scores(self.path)
         rows = rows.take(np.flatnonzero(rows.log_odds >= self.min_log_odds))
         rows = rows.take(np.lexsort((rows.identity, rows.class_id)))
@@ -41,7 +43,11 @@ class LogitTable:
         first_row = np.searchsorted(
             images["shard_id"], np.arange(images["shard_id"][-1].as_py() + 1)
         )
-        return images["logsumexp"].to_numpy()[first_row[identity >> 32] + (identity & 0xFFFFFFFF)]
+        rows = first_row[identity >> 32] + (identity & 0xFFFFFFFF)
+        logsumexp = images["logsumexp"].to_numpy()[rows]
+        if not np.isfinite(logsumexp).all():
+            raise DataError(f"{path}: logsumexp is not finite. {DAMAGED}")
+        return logsumexp
 
 
 class TagTable:

@@ -1,8 +1,9 @@
 """Which images of U may not be selected: (near-)duplicates of evaluation images, and copies."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,10 @@ DUPLICATE = "duplicate_of_evaluation"
 COPY = "copy"
 NEAR_COPY = "near_copy"
 REASONS = (COPY_OF_EVALUATION, DUPLICATE, COPY, NEAR_COPY)
+
+
+WAITING = 1_000_000
+"""Recorded images that wait to be compared with those found closest so far, at least."""
 
 
 class Recorded(NamedTuple):
@@ -45,20 +50,19 @@ def removed_images(
     found = {"identity": np.empty(0, np.int64), "reason": "", "distance": np.empty(0, np.float32)}
     blocks = [pd.DataFrame(found)]
     if remove:
-        identities, distances = read_nearest(recorded.nearest)
-        if remove.closest > len(identities):
+        num_recorded = sum(map(tables.count_rows, recorded.nearest))
+        if remove.closest > num_recorded:
             log.warning(
                 "duplicates.remove.closest is %d, but only %d images are close enough to be recorded: "
-                "raise duplicates.record_distance, or lower closest", remove.closest, len(identities),
+                "raise duplicates.record_distance, or lower closest", remove.closest, num_recorded,
             )  # fmt: skip
         of_evaluation, within = _read_copies(recorded.copies, manifests)
         same = of_evaluation if remove.evaluation_copies else of_evaluation[:0]
-        close, apart = closest_images(identities, distances, remove.closest, remove.max_distance)
+        close, apart = read_closest(recorded.nearest, remove.closest, remove.max_distance)
         for path in recorded.reviewed:
             review = read_review(path, manifests)
             kept = review[~review["removes"]]
-            farthest = -1 if remove.max_distance is None else remove.max_distance
-            cut = max(apart.max(initial=-1), np.float32(farthest))
+            cut = _cut(remove.max_distance, apart)
             decided = np.intersect1d(close, kept["identity"])
             left = _not_kept(_read_pairs(recorded, decided), kept)
             still = left["identity"][left["distance"] <= cut]
@@ -69,8 +73,10 @@ def removed_images(
                     "%d images with a keep go: a rule holds for another pair of theirs", number
                 )
             close = np.union1d(close, review["identity"][review["removes"]])
+        copied = np.unique(same["identity"])
+        identities, distances = _distances_of(recorded.nearest, np.union1d(copied, close))
         blocks += [
-            _block(np.unique(same["identity"]), COPY_OF_EVALUATION, identities, distances),
+            _block(copied, COPY_OF_EVALUATION, identities, distances),
             _block(close, DUPLICATE, identities, distances),
         ]
         if remove.copies:
@@ -82,15 +88,88 @@ def removed_images(
     return together.drop_duplicates("identity").sort_values("identity", ignore_index=True)
 
 
-def read_nearest(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """Identity of each image close to an evaluation image, and how close; by identity."""
-    identities, distances = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+def _cut(max_distance: float | None, apart: np.ndarray) -> np.float32:
+    """The distance up to which a pair removes its image, given those of the closest images."""
+    farthest = -1 if max_distance is None else max_distance
+    return max(apart.max(initial=np.float32(-1)), np.float32(farthest))
+
+
+def deciding_pair(
+    remove: Remove, recorded: Recorded, manifests: list[Path], identity: int
+) -> dict[str, Any] | None:
+    """The closest pair for which a rule removes an image as a near-duplicate: PAIR and ``distance``.
+
+    None where only a review removes it.
+    """
+    close, apart = read_closest(recorded.nearest, remove.closest, remove.max_distance)
+    if identity not in close:
+        return None
+    pairs = _read_pairs(recorded, np.array([identity]))
+    for kept in _read_kept(recorded, manifests):
+        if identity in kept["identity"].to_numpy():
+            pairs = _not_kept(pairs, kept)
+            pairs = pairs[pairs["distance"] <= _cut(remove.max_distance, apart)]
+    found = pairs.sort_values("distance", kind="stable").to_dict("records")
+    return {str(name): value for name, value in found[0].items()} if found else None
+
+
+def deciding_copies(
+    recorded: Recorded, manifests: list[Path], identity: int
+) -> list[tuple[str, int]]:
+    """The evaluation images, dataset and identity, as whose copy an image goes."""
+    pairs, _ = _read_copies(recorded.copies, manifests)
+    pairs = pairs[pairs["identity"] == identity]
+    for kept in _read_kept(recorded, manifests):
+        pairs = _not_kept(pairs, kept)
+    return list(zip(pairs["evaluation_dataset"], pairs["evaluation"], strict=True))
+
+
+def _read_kept(recorded: Recorded, manifests: list[Path]) -> Iterator[pd.DataFrame]:
+    for path in recorded.reviewed:
+        review = read_review(path, manifests)
+        yield review[~review["removes"]]
+
+
+def read_nearest(paths: list[Path]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Identity of each image close to an evaluation image, and how close; by identity, in pieces."""
     for path in paths:
         names = ["shard_id", "sample_index", "distance"]
-        table = tables.read_table(path, schemas.NEAREST, names)
-        identities.append(tables.identity(table))
-        distances.append(table["distance"].to_numpy())
-    return np.concatenate(identities), np.concatenate(distances)
+        for batch in tables.read_batches(path, schemas.NEAREST, names):
+            yield tables.identity(batch), batch["distance"].to_numpy()
+
+
+def read_closest(
+    paths: list[Path], closest: int, max_distance: float | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What closest_images finds among the recorded images. Memory: of those found, not of U."""
+    found = np.empty(0, np.int64), np.empty(0, np.float32)
+    waiting, num_waiting = [found], 0
+    cut = np.float32(np.inf)  # what is farther need not wait
+
+    def settle() -> tuple[np.ndarray, np.ndarray]:
+        identities, distances = map(np.concatenate, zip(*waiting, strict=True))
+        return closest_images(identities, distances, closest, max_distance)
+
+    for identities, distances in read_nearest(paths):
+        near = distances <= cut
+        waiting.append((identities[near], distances[near]))
+        num_waiting += int(near.sum())
+        if num_waiting > max(WAITING, len(found[0])):
+            found = settle()
+            waiting, num_waiting = [found], 0
+            if len(found[0]) >= closest:
+                cut = _cut(max_distance, found[1])
+    return settle()
+
+
+def _distances_of(paths: list[Path], wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Those of these images (identities, ascending) that are recorded, and how close; by identity."""
+    found = [(np.empty(0, np.int64), np.empty(0, np.float32))]
+    for identities, distances in read_nearest(paths) if len(wanted) else ():
+        here = contains(wanted, identities)
+        found.append((identities[here], distances[here]))
+    identities, distances = map(np.concatenate, zip(*found, strict=True))
+    return identities, distances
 
 
 def _block(
@@ -142,10 +221,9 @@ def _read_pairs(recorded: Recorded, wanted: np.ndarray) -> pd.DataFrame:
     files = [(path, schemas.NEAREST) for path in recorded.nearest]
     files += [(path, schemas.DUPLICATES) for path in recorded.pairs]
     for path, schema in files if len(wanted) else ():
-        with tables.open_table(path, schema) as file:
-            for batch in file.iter_batches(columns=schemas.NEAREST.names):
-                batch = batch.filter(pa.array(contains(wanted, tables.identity(batch))))
-                blocks.append(_pairs_in(batch).assign(distance=batch["distance"].to_numpy()))
+        for batch in tables.read_batches(path, schema, schemas.NEAREST.names):
+            batch = batch.filter(pa.array(contains(wanted, tables.identity(batch))))
+            blocks.append(_pairs_in(batch).assign(distance=batch["distance"].to_numpy()))
     return pd.concat([block for block in blocks if len(block)] or blocks, ignore_index=True)
 
 

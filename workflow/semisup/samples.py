@@ -86,6 +86,17 @@ def read_range(path: str, offset: int, size: int) -> bytes:
     return content
 
 
+def read_indexed(path: str, offset: int, size: int, content_hash: bytes) -> bytes:
+    """What :func:`read_range` reads, if it is what was indexed; else ImageError, ``read_error`` too."""
+    content = read_range(path, offset, size)
+    if tars.content_hash(content) != content_hash:
+        raise images.ImageError(
+            tars.READ_ERROR,
+            f"{path}: the tar has changed since it was indexed; run again to index it anew",
+        )
+    return content
+
+
 def will_read(path: str, offset: int, size: int) -> None:
     """Tell the kernel what :func:`read_range` is going to read."""
     if hasattr(os, "posix_fadvise"):

@@ -7,7 +7,9 @@ with U. At worst, a U sorted by class, it reads every tier twice.
 """
 
 import functools
+import hashlib
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +20,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from semisup import schemas, tables
 from semisup.selection import (
@@ -36,8 +39,9 @@ from semisup.tables import DataError
 ROW_GROUP = 524_288
 NO_END = np.iinfo(np.int64).max
 TIERS_KEY, BEST_KEY, NUMERICS_KEY = "tiers", "num_best", "numerics"
+ROWS_KEY = "rows_xxh3"
 """In the footer: rows of each tier, and the ranks it covers; of how many images each class is the
-best; precision, device and software that made the scores."""
+best; precision, device and software that made the scores; a hash of all rows."""
 
 IDENTITY = ["shard_id", "sample_index"]
 
@@ -74,8 +78,26 @@ def write_scores(path: Path, rows: Ranked, numerics: str = "") -> None:
     tiers = list(zip(tier_lengths, np.diff([0, *TIERS, NO_END]).tolist(), strict=True))
     num_best = np.bincount(rows.class_id[rows.prediction_rank == 1]).tolist()
     footer = {TIERS_KEY: json.dumps(tiers), BEST_KEY: json.dumps(num_best)}
-    footer[NUMERICS_KEY] = numerics
+    rows_hash = xxhash.xxh3_128()
+    for column in columns.values():
+        rows_hash.update(np.ascontiguousarray(column).data)
+    footer |= {NUMERICS_KEY: numerics, ROWS_KEY: rows_hash.hexdigest()}
     tables.write_table(path, columns, schemas.SCORES, lengths, footer)
+
+
+def digest_scores(paths: Iterable[Path]) -> str:
+    """Of the scores of all parts: of their footers, which have a hash of the rows each."""
+    whole = hashlib.sha256()
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                file.seek(-8, os.SEEK_END)
+                length = int.from_bytes(file.read(4), "little")
+                file.seek(-8 - length, os.SEEK_END)
+                whole.update(file.read(length))
+        except OSError as error:
+            raise tables.unreadable(path, error) from error
+    return whole.hexdigest()
 
 
 class Tier(NamedTuple):

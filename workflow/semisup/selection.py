@@ -5,6 +5,7 @@ of their identities, so a stable sort by class and log-odds is that order: of tw
 that came first wins, and identities are never compared.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -228,15 +229,17 @@ def score_of(log_odds: np.ndarray) -> np.ndarray:
 
 
 def lowest_log_odds(min_score: float) -> float:
-    """The lowest float32 log-odds whose score is at least ``min_score``; -inf for 0."""
-    low, high = _ascending(np.array([-np.inf, np.inf], np.float32)).tolist()
-    while low < high:  # bisection of all float32 values in their order
-        middle = (low + high) // 2
-        if score_of(_from_ascending(np.array(middle))) < np.float32(min_score):
-            low = middle + 1
-        else:
-            high = middle
-    return float(_from_ascending(np.array(low)))
+    """The lowest float32 log-odds of a probability of at least ``min_score``, from 0 to below 1.
+
+    Not by way of a float32 probability, which is 1 from log-odds of 17 on.
+    """
+    if min_score == 0:
+        return -math.inf
+    exact = math.log(min_score) - math.log1p(-min_score)
+    nearest = np.float32(exact)
+    # As Python's numbers: numpy would round the exact one to compare it.
+    too_low = float(nearest) < exact
+    return float(np.nextafter(nearest, np.float32(np.inf)) if too_low else nearest)
 
 
 def class_sizes(variant: str, images_per_class: int, num_best: np.ndarray) -> np.ndarray:

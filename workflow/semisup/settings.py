@@ -225,7 +225,7 @@ class CountImages(Settings):
 class Select(Settings):
     """``tags``: for variant random, the class each label of U means, or -1."""
 
-    version: Literal[5] = 5
+    version: Literal[6] = 6
     num_parts: int
     variant: str
     rank_by: str
@@ -263,5 +263,5 @@ class Evaluate(Settings):
 class Report(Settings):
     """The whole configuration: the report shows it."""
 
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     config: dict[str, object]

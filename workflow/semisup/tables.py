@@ -34,7 +34,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        _remove_if_abandoned(leftover)
+        remove_if_abandoned(leftover)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
@@ -50,7 +50,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _remove_if_abandoned(temporary: Path) -> None:
+def remove_if_abandoned(temporary: Path) -> None:
+    """Remove what :func:`atomic_path` gave, unless its writer lives."""
     with contextlib.suppress(OSError), open(temporary, "rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         temporary.unlink()
@@ -189,6 +190,15 @@ def read_rows(path: Path, schema: pa.Schema, rows: np.ndarray) -> pa.Table:
     return pa.concat_tables(found).unify_dictionaries().take(place)
 
 
+def read_batches(path: Path, schema: pa.Schema, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Some columns of a table, piece by piece; raises DataError as :func:`read_table` does."""
+    try:
+        with open_table(path, schema) as file:
+            yield from file.iter_batches(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(path, error) from error
+
+
 def open_table(path: Path, schema: pa.Schema) -> pq.ParquetFile:
     """An open table to read row groups of; raises DataError as :func:`read_table` does."""
     try:
@@ -243,6 +253,17 @@ def identity(
 def split_identity(identities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The inverse of :func:`identity`: shard ids and sample indices, int32."""
     return (identities >> 32).astype(np.int32), (identities & 0xFFFFFFFF).astype(np.int32)
+
+
+def fixed_binary(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of binary(n) as numpy's V of that length, without a copy where it is one chunk."""
+    width = column.type.byte_width
+    blocks = [
+        np.frombuffer(chunk.buffers()[1], f"V{width}", len(chunk), width * chunk.offset)
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    return blocks[0] if len(blocks) == 1 else np.concatenate([np.empty(0, f"V{width}"), *blocks])
 
 
 def file_sha256(path: Path) -> str:

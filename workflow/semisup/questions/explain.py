@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 from semisup import memory, schemas, tables, tars
 from semisup.questions import Selected, open_selection
 from semisup.rankings import look_up
-from semisup.removal import COPY, COPY_OF_EVALUATION, NEAR_COPY
-from semisup.samples import samples_path
+from semisup.removal import COPY, COPY_OF_EVALUATION, NEAR_COPY, deciding_copies, deciding_pair
+from semisup.samples import parts_of, samples_path
 from semisup.scores import Part, ScoreTable, count_ahead
-from semisup.selection import Ranked, drawn, score_of
+from semisup.selection import Ranked, drawn, lowest_log_odds, score_of
 from semisup.steps import run
 from semisup.steps.select import allowed_rows
 from semisup.tables import DataError
@@ -109,21 +109,37 @@ def _explain(selected: Selected, found: Found) -> Iterator[str]:
         if own.prediction_rank[i] > settings.classes_per_image:
             yield f"  and {len(better) - settings.classes_per_image} classes beyond P"
             break
-        if score < np.float32(settings.min_score):
+        if log_odds[i] < lowest_log_odds(settings.min_score):
             yield f"{line}, below min_score {settings.min_score}"
+        elif entry["num_wanted"] == 0:
+            yield f"{line}, but no image of this class is wanted: its K is 0"
         elif reasons:
             yield f"{line}, would be rank {num_better + 1}"
         elif num_better < entry["num_images"]:
             yield f"{line}, selected: rank {num_better + 1} of {entry['num_images']}"
         else:
-            cut = (
-                ""
-                if entry["cut_score"] is None
-                else f", whose score is {_show(entry['cut_score'])}"
-            )
+            cut = _cut(selected, classes, int(own.class_id[i]))
             yield f"{line}, rank {num_better + 1}: behind the last selected{cut}"
     if not len(own.class_id):
         yield "  without a label" if settings.tags else "  no class reaches min_score"
+
+
+def _cut(selected: Selected, classes: list[dict[str, Any]], class_id: int) -> str:
+    """What the last selected image of a class is ranked by."""
+    if classes[class_id]["cut_score"] is None:  # chance has no cut, nor a class without an image
+        return ""
+    score = _show(classes[class_id]["cut_score"])
+    if selected.settings.rank_by != "logit":
+        return f", whose score is {score}"
+    row = sum(entry["num_images"] for entry in classes[: class_id + 1]) - 1
+    table = tables.read_rows(
+        selected.folder / "selection.parquet", schemas.SELECTION, np.array([row])
+    )
+    ((manifest, _),) = parts_of(selected.manifests, tables.identity(table))
+    path = selected.ranking.paths[selected.manifests.index(manifest)]
+    last = _rows_of(selected.ranking.open_part(path), int(tables.identity(table)[0]))
+    logit = float(last.log_odds[last.class_id == class_id][0])
+    return f", whose logit is {logit:.4f} (score {score})"
 
 
 def _show(score: float) -> str:
@@ -131,31 +147,49 @@ def _show(score: float) -> str:
 
 
 def _why(selected: Selected, reason: str, identity: int) -> str:
-    plan, wildcards = selected.plan, selected.wildcards
-    if reason in (COPY, COPY_OF_EVALUATION):
-        unlabeled = plan.config.selections[wildcards.selection].unlabeled
-        rows = _rows_about(plan.selection_copies(wildcards), schemas.COPIES, identity)
-        row = next(r for r in rows if (r["first_dataset"] == unlabeled) == (reason == COPY))
-        first = f"sample {row['first_sample_index']} of shard {row['first_shard_id']}"
-        return f"the same {row['same']} as {first} of {row['first_dataset']}"
+    remove, recorded, manifests = selected.settings.remove, selected.recorded, selected.manifests
+    if reason == COPY_OF_EVALUATION:
+        places = deciding_copies(recorded, manifests, identity)
+        row = _any(r for r in _copies_of(selected, identity) if _first(r) in places)
+        return f"the same {row['same']} as {_sample(*_first(row))}"
+    if reason == COPY:
+        own = tables.read_json(manifests[0])["dataset"]
+        row = _any(r for r in _copies_of(selected, identity) if r["first_dataset"] == own)
+        return f"the same {row['same']} as {_sample(*_first(row))}"
     if reason == NEAR_COPY:
-        row = next(
-            _rows_about(plan.selection_near_copies(wildcards), schemas.NEAR_COPIES, identity)
-        )
+        row = _any(_rows_about(recorded.near_copies, schemas.NEAR_COPIES, identity))
         first = f"sample {row['first_sample_index']} of shard {row['first_shard_id']}"
         return f"close to {first}, at distance {row['distance']:.4f}"
-    nearest = [*_rows_about(plan.selection_nearest(wildcards), schemas.NEAREST, identity)]
-    if not nearest:
+    found = deciding_pair(remove, recorded, manifests, identity) if remove else None
+    if found is None:
         return "by the review"
-    row = nearest[0]
-    of = f"sample {row['evaluation_sample_index']} of shard {row['evaluation_shard_id']}"
-    of += f" of {row['evaluation_dataset']}"
-    return f"a near-duplicate of {of}, at distance {row['distance']:.4f}"
+    of = _sample(found["evaluation_dataset"], found["evaluation"])
+    return f"a near-duplicate of {of}, at distance {found['distance']:.4f}"
 
 
-def _rows_about(paths: list[str], schema: pa.Schema, identity: int) -> Iterator[dict[str, Any]]:
+def _copies_of(selected: Selected, identity: int) -> list[dict[str, Any]]:
+    return [*_rows_about(selected.recorded.copies, schemas.COPIES, identity)]
+
+
+def _any(rows: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    for row in rows:
+        return row
+    raise DataError(
+        "The tables of duplicates were made anew since it was selected. Run snakemake first."
+    )
+
+
+def _first(row: dict[str, Any]) -> tuple[str, int]:
+    return row["first_dataset"], (row["first_shard_id"] << 32) | row["first_sample_index"]
+
+
+def _sample(dataset: str, identity: int) -> str:
+    return f"sample {identity & 0xFFFFFFFF} of shard {identity >> 32} of {dataset}"
+
+
+def _rows_about(paths: list[Path], schema: pa.Schema, identity: int) -> Iterator[dict[str, Any]]:
     """What tables say of an image."""
-    for path in map(Path, paths):
+    for path in paths:
         identities = tables.identity(tables.read_table(path, schema, ["shard_id", "sample_index"]))
         rows = np.flatnonzero(identities == identity)
         if len(rows):

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from semisup import memory, schemas, tables
 from semisup.questions import Selected, open_selection
+from semisup.rankings import look_up
 from semisup.scores import ScoreTable, merge
 from semisup.selection import Cut, Ranked, class_sizes, ranks_in_class, score_of
 from semisup.steps import run
@@ -35,7 +37,7 @@ def main(configfile: Path, selection: str, k: str, p: str, fraction: str) -> Non
         )
     memory.keep_freed()
     found = measure_grid(selected, sorted(sizes), classes, fractions)
-    columns = {name: found[name].to_numpy() for name in schemas.SIZES.names}
+    columns = {name: pa.array(found[name], from_pandas=True) for name in schemas.SIZES.names}
     path = selected.folder / "sizes.parquet"
     tables.write_table(path, columns, schemas.SIZES)
     print(_as_text(found))
@@ -71,20 +73,39 @@ def measure_grid(
         cut = Cut(np.max(wanted, axis=0), selected.ranking.least)
         ranking = selected.ranking
         chosen = merge(ranking.paths, cut, allowed, 1, ranking.open_part)
-        by_score = ranking.open_part is ScoreTable
         by_k = dict(zip(sizes, wanted, strict=True))
-        return list(_rows(chosen, by_k, names, by_score, changes))
+        return list(_rows(chosen, _last_scores(selected, chosen, wanted), by_k, names, changes))
 
     with ThreadPoolExecutor(2) as pool:
         found = pool.map(measure, itertools.product(classes, fractions))
         return pd.DataFrame(list(itertools.chain.from_iterable(found)))
 
 
+def _last_scores(selected: Selected, chosen: Ranked, wanted: list[np.ndarray]) -> np.ndarray:
+    """The scores of the rows that are the last of their class for some K; NaN: none.
+
+    An image that chance has chosen is no cut, whatever its score.
+    """
+    scores = np.full(len(chosen.identity), np.nan, np.float32)
+    if selected.settings.tags is not None:
+        return scores
+    rank = ranks_in_class(chosen.class_id)
+    last = np.zeros(len(rank), bool)
+    for sizes in wanted:
+        length = np.minimum(sizes, np.bincount(chosen.class_id, minlength=len(sizes)))
+        last |= rank == length[chosen.class_id]
+    rows = chosen.take(np.flatnonzero(last))
+    by_log_odds = selected.ranking.open_part is ScoreTable
+    log_odds = rows.log_odds if by_log_odds else look_up(selected.parts, rows)[0]
+    scores[last] = score_of(log_odds)
+    return scores
+
+
 def _rows(
     chosen: Ranked,
+    scores: np.ndarray,
     wanted: dict[int, np.ndarray],
     names: list[str],
-    by_score: bool,
     changes: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
     """One row for each K; a smaller one is the beginning of every class of a larger one."""
@@ -101,7 +122,7 @@ def _rows(
         per_class = np.bincount(chosen.class_id[inside], minlength=len(names))
         shortest = int(np.argmin(per_class - sizes))
         last = np.flatnonzero(inside & (rank == per_class[chosen.class_id]))
-        cuts = score_of(chosen.log_odds[last]) if by_score else np.empty(0)
+        cuts = scores[last][~np.isnan(scores[last])]
         yield {
             **changes,
             "images_per_class": k,
@@ -134,7 +155,7 @@ def _as_text(found: pd.DataFrame) -> str:
     formats |= {"lowest_cut": "{:.4g}", "median_cut": "{:.4g}"}
     shown = found[list(heads)].copy()
     for name, form in formats.items():
-        shown[name] = [form.format(value) for value in shown[name]]
+        shown[name] = ["–" if pd.isna(value) else form.format(value) for value in shown[name]]
     for name in ("num_rows", "num_images", "images_per_class", "num_shortest"):
         shown[name] = [f"{value:,}" for value in shown[name]]
     return str(shown.rename(columns=heads).to_string(index=False))

@@ -67,7 +67,8 @@ def view_duplicates(plan: Plan, unlabeled: str, num_samples: int) -> DuplicatesV
     removed = np.isin(identities[rows], gone)
     closest, at_cut = choose_pairs(removed)
     pairs = _pairs(plan, unlabeled, path, rows[[*closest, *at_cut]], removed[[*closest, *at_cut]])
-    _, distances = read_nearest([Path(p) for p in plan.duplicate_tables(unlabeled, "nearest")])
+    nearest = [Path(path) for path in plan.duplicate_tables(unlabeled, "nearest")]
+    distances = np.concatenate([np.empty(0, np.float32), *(d for _, d in read_nearest(nearest))])
     distances = np.sort(distances)
     num_same, num_copies, num_copied, copied = _view_copies(plan, unlabeled)
     return DuplicatesView(

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 
 from semisup import plots, schemas, tables
+from semisup.changes import ClassChanges, read_changes
 from semisup.ledger import ClassSummary, Summary
 from semisup.plan import Plan
 from semisup.report import precision
@@ -46,6 +47,8 @@ class ClassTiles(NamedTuple):
 
 
 class SelectionView(NamedTuple):
+    """``changes``: since another selection was made before; None without one."""
+
     name: str
     teacher: str
     unlabeled: str
@@ -55,6 +58,7 @@ class SelectionView(NamedTuple):
     classes_per_image: int
     min_score: float
     summary: Summary
+    changes: list[ClassChanges] | None
     sizes: Markup
     cuts: Markup
     tiles: list[ClassTiles]
@@ -94,6 +98,7 @@ def view_selection(
         classes_per_image=selection.classes_per_image or plan.stored_classes(selection.teacher),
         min_score=selection.min_score,
         summary=summary,
+        changes=read_changes(Path(f"{plan.results}/selections/{name}/selection.parquet")),
         sizes=plots.class_sizes(
             [c["num_images"] for c in summary["classes"]],
             [c["num_wanted"] for c in summary["classes"]],

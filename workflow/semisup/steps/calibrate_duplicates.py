@@ -13,7 +13,7 @@ from semisup import images, memory, models, planted, schemas, settings, tables, 
 from semisup.features import pack
 from semisup.fingerprints import perceptual_hash
 from semisup.pairs import Evaluation, read_evaluation
-from semisup.samples import check_tars, parts_of, read_range, read_samples
+from semisup.samples import check_tars, parts_of, read_indexed, read_samples
 from semisup.selection import random_bits
 from semisup.steps import run
 from semisup.tables import DataError
@@ -97,7 +97,8 @@ def read_pixels(
                 sample = samples.table.slice(place, 1).to_pylist()[0]
                 path = samples.shard_paths[sample["shard_id"]]
                 try:
-                    content = read_range(path, sample["offset"], sample["size_bytes"])
+                    place = sample["offset"], sample["size_bytes"], sample["content_hash"]
+                    content = read_indexed(path, *place)
                     pixels = images.decode(content, samples.max_pixels)
                 except images.ImageError as error:
                     failed[error.kind] += 1

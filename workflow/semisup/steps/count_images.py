@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semisup import books, rowcounts, schemas, settings, tables, tars
+from semisup import books, commits, rowcounts, schemas, settings, tables, tars
 from semisup.samples import read_samples
 from semisup.scores import ScoreTable
 from semisup.steps import run
@@ -28,11 +28,13 @@ def main(
 ) -> None:
     """Compare each part's statuses with its manifest, shard by shard; write counts and failures.
 
+    All parts are scored now: what scoring keeps of tars that have left U is removed.
+
     Raises DataError naming the shard whose samples are not all accounted for, the part whose scores
     are not those of its images, or one of which too many samples failed.
     """
     statuses: Counter[str] = Counter()
-    failed, num_score_rows, numerics = [], 0, set()
+    failed, num_score_rows, numerics, sha256s = [], 0, set(), set()
     num_best = np.zeros(settings.num_classes, np.int64)
     scores_paths = tables.part_paths(first_scores, settings.num_parts)
     images_paths = tables.part_paths(first_images, settings.num_parts)
@@ -43,6 +45,7 @@ def main(
         images = tables.read_table(images_path, schemas.IMAGES)
         manifest = tables.read_json(manifest_path)
         check_shards(images_path, images, manifest["shards"])
+        sha256s |= {shard["sha256"] for shard in manifest["shards"]}
         status = images["status"].cast(pa.string())
         of_part = Counter(status.to_pylist())
         num_lost = _count_lost(
@@ -71,6 +74,7 @@ def main(
     names = schemas.FAILURES.names
     columns = {name: np.concatenate([block[name] for block in failed]) for name in names}
     tables.write_table(failures, columns, schemas.FAILURES)
+    commits.remove_unused(first_scores.parent / "work", sha256s)
     log.info("%d samples: %s", num_samples, dict(statuses))
 
 

@@ -34,7 +34,7 @@ def main(
     maker = FeatureMaker(passes.open_eye(weights, settings.precision))
     committed = passes.commit_shards(
         manifest,
-        features.parent / "work",
+        features.parent / "work" / features.stem,
         [maker],
         settings.canonical(),
         settings.batch_size,

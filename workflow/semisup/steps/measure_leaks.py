@@ -20,8 +20,7 @@ from semisup.leaks import (
     read_decoded,
     read_hashes,
 )
-from semisup.removal import read_nearest
-from semisup.selection import closest_images
+from semisup.removal import read_closest
 from semisup.steps import run
 from semisup.tables import DataError
 
@@ -102,10 +101,9 @@ def _cut(settings: settings.MeasureLeaks, results: Path, unlabeled: str) -> floa
     """The distance of the last image that distances remove; of all recorded if none does."""
     remove = settings.remove
     nearest = _parts(results / "duplicates" / unlabeled, "nearest", settings.num_parts[unlabeled])
-    identities, distances = read_nearest(nearest)
     if not remove.closest and remove.max_distance is None:
         return settings.record_distance
-    _, removed = closest_images(identities, distances, remove.closest, remove.max_distance)
+    _, removed = read_closest(nearest, remove.closest, remove.max_distance)
     return max(float(removed.max(initial=0)), remove.max_distance or 0.0)
 
 

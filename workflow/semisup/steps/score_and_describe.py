@@ -29,7 +29,7 @@ def main(
     ]
     committed = passes.commit_shards(
         manifest,
-        scores.parent / "work-described",
+        scores.parent / "work-described" / scores.stem,
         makers,
         settings.canonical(),
         score.batch_size,

@@ -78,10 +78,15 @@ class ScoreMaker:
 def write_part(
     settings: settings.ScoreShards, committed: passes.Committed, scores: Path, images: Path
 ) -> None:
-    """The tables of a part whose shards are all committed."""
+    """The tables of a part whose shards are all committed.
+
+    Raises DataError where the logits of an image have no finite logsumexp.
+    """
     numerics = devices.numerics(settings.precision)
     scored = committed.read(["class_ids", "log_odds", "logsumexp", "status", "reason"])
     samples = committed.samples.table
+    if not np.isfinite(scored["logsumexp"].to_numpy()).all():
+        raise DataError(f"{images}: logsumexp is not finite; the teacher's weights are bad.")
     ranked = _ranked(scored, tables.identity(samples))
     write_scores(scores, ranked, numerics)
     columns = {name: scored[name] for name in ("logsumexp", "status", "reason")}

@@ -17,7 +17,7 @@ from semisup.ledger import ImageCounts
 from semisup.rankings import LogitTable, TagTable, look_up
 from semisup.removal import REASONS, Recorded, removed_images
 from semisup.samples import read_samples, samples_path
-from semisup.scores import Allowed, OpenPart, Rows, ScoreTable, merge
+from semisup.scores import Allowed, OpenPart, Rows, ScoreTable, digest_scores, merge
 from semisup.selection import (
     Cut,
     Ranked,
@@ -55,8 +55,8 @@ def main(
     """Write the selection, the images it may not contain, and a summary of both.
 
     ``classes``: the teacher's class names, one a line. ``first_nearest`` (of as many parts as there are
-    scores), ``pairs``, ``copies``, ``near_copies``, ``reviewed``: at most one file each. ``made_with``: the settings, apart from the summary, so that a selection that
-    comes out the same with others makes nothing stale. Raises DataError when a reviewed image is
+    scores), ``pairs``, ``copies``, ``near_copies``, ``reviewed``: at most one file each. ``made_with``: the settings and the digest of the scores, apart from the
+    summary, so that a selection that comes out the same with others makes nothing stale. Raises DataError when a reviewed image is
     unknown, or no image is selected.
     """
     memory.keep_freed()
@@ -76,6 +76,7 @@ def main(
     wanted = class_sizes(settings.variant, settings.images_per_class, num_best)
     parts = tables.part_paths(first_scores, settings.num_parts)
     allowed = allowed_rows(left_out(settings, removed_ids, failed), settings)
+    scores_digest = digest_scores(parts)
     ranking = rank_by(settings, parts, manifests)
     cut = Cut(wanted, ranking.least)
     chosen = merge(ranking.paths, cut, allowed, workers, ranking.open_part)
@@ -84,13 +85,14 @@ def main(
             f"{summary.parent.name}: no image is selected. Of {images['num_scored']} scored images "
             f"{images['num_removed']} are removed (duplicates.remove), {images['num_not_drawn']} are "
             f"outside the fraction, and of {images['num_candidates']} left none is labelled or "
-            f"reaches min_score {settings.min_score:g}."
+            f"reaches min_score {settings.min_score}."
         )
     log_odds, prediction_rank = chosen.log_odds, chosen.prediction_rank
     if ranking.open_part is not ScoreTable:
         log_odds, prediction_rank = look_up(parts, chosen)
     write_selection(selection, chosen, log_odds, prediction_rank, names, manifests, workers)
-    tables.write_json(made_with, json.loads(settings.canonical()))
+    of_what = {"settings": json.loads(settings.canonical()), "scores": scores_digest}
+    tables.write_json(made_with, of_what)
     record_changes(selection)
     num_images = np.bincount(chosen.class_id, minlength=len(names))
     cuts = [None] * len(names) if settings.tags else _cuts(chosen, log_odds, len(names))

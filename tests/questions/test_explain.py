@@ -1,0 +1,132 @@
+"""What is said of one image, from a selection made here."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from small_selection import NUM_IMAGES, TOP, make_selection, prepare, write_part
+
+from semisup import schemas, tables
+from semisup.plan import Plan
+from semisup.questions import explain, sizes
+from semisup.tables import DataError
+
+
+def ask(
+    folder: Path,
+    patch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    key: str,
+    **keys: Any,
+) -> str:
+    """What is said of an image in a new selection with these ``keys``."""
+    patch.chdir(folder)
+    make_selection(prepare(**keys))
+    return explained(capsys, key)
+
+
+def explained(capsys: pytest.CaptureFixture[str], key: str) -> str:
+    explain.main(Path("config.yaml"), "top", key)
+    return capsys.readouterr().out
+
+
+def test_a_least_score_near_one_tells_scores_apart_that_float32_does_not(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    """Of log-odds from 18.5 to 21.14; a probability in float32 is 1 for all."""
+    least = {"images_per_class": 9, "min_score": 1 - 1e-9}  # 20.72
+    text = ask(tmp_path, monkeypatch, capsys, "u0-5", shift=18.0, **least)
+    assert "bee: score > 0.999999 (log-odds 21.0000), selected: rank 2 of 2" in text
+    below = "ant: score > 0.999999 (log-odds 20.5000), below min_score 0.999999999"
+    assert below in explained(capsys, "u0-4")
+
+
+def test_scores_made_anew_are_not_explained_by_the_selection_of_others(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = prepare()
+    folder = make_selection(plan)
+    write_part(plan, 1)
+    assert "selected" in explained(capsys, "u0-5")
+    write_part(plan, 1, shift=1e-6)
+    for ask_something in (explain.main, lambda *_: sizes.main(*_[:2], "2", "1", "1")):
+        with pytest.raises(
+            DataError, match=f"{folder}: the scores were made anew .* Run snakemake"
+        ):
+            ask_something(Path("config.yaml"), "top", "u0-5")
+
+
+def write_duplicates(plan: Plan) -> None:
+    """Of the first part: image 0 is close to test images 0 and 1, image 1 to 2; 2 is a copy of 3 and 4."""
+    close = [(0, 0, 0.1), (1, 2, 0.3)]
+    for part, path in enumerate(plan.selection_nearest(TOP)):
+        tables.write_table(Path(path), pairs([] if part else close), schemas.NEAREST)
+    rows = pairs([*close, (0, 1, 0.2)])
+    rows |= {name: ["k"] * 3 for name in ("key", "evaluation_key")}
+    tables.write_table(Path(plan.selection_pairs(TOP)[0]), rows, schemas.DUPLICATES)
+    copies = {"shard_id": [0, 0], "sample_index": [2, 2], "first_dataset": ["test"] * 2}
+    copies |= {"first_shard_id": [0, 0], "first_sample_index": [3, 4], "same": ["bytes", "pixels"]}
+    tables.write_table(Path(plan.selection_copies(TOP)[0]), copies, schemas.COPIES)
+
+
+def pairs(found: list[tuple[int, int, float]]) -> dict[str, list[Any]]:
+    return {
+        "shard_id": [0] * len(found),
+        "sample_index": [image for image, _, _ in found],
+        "evaluation_dataset": ["test"] * len(found),
+        "evaluation_shard_id": [0] * len(found),
+        "evaluation_sample_index": [other for _, other, _ in found],
+        "distance": [distance for _, _, distance in found],
+    }
+
+
+REVIEW = "shard_id,sample_index,evaluation_dataset,evaluation_shard_id,evaluation_sample_index,decision\n"
+
+
+@pytest.mark.parametrize(
+    ("review", "key", "expected"),
+    [
+        ("", "u0-0", "a near-duplicate of sample 0 of shard 0 of test, at distance 0.1000"),
+        ("0,0,test,0,0,keep", "u0-0",
+         "a near-duplicate of sample 1 of shard 0 of test, at distance 0.2000"),
+        ("0,0,test,0,0,keep\n0,0,test,0,1,remove", "u0-0",
+         "a near-duplicate of sample 1 of shard 0 of test, at distance 0.2000"),
+        ("0,0,test,0,0,keep\n0,0,test,0,1,keep\n0,0,test,0,5,remove", "u0-0", "by the review"),
+        ("0,1,test,0,2,remove", "u0-1", "by the review"),
+        ("0,5,test,0,2,remove", "u0-5", "by the review"),
+        ("", "u0-2", "the same bytes as sample 3 of shard 0 of test"),
+        ("0,2,test,0,3,keep", "u0-2", "the same pixels as sample 4 of shard 0 of test"),
+    ],
+)  # fmt: skip
+def test_a_removed_image_is_explained_by_what_decided(
+    tmp_path, monkeypatch, capsys, review, key, expected
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("reviewed.csv").write_text(REVIEW + review)
+    plan = prepare(remove={"max_distance": 0.25, "reviewed": "reviewed.csv"})
+    write_duplicates(plan)
+    make_selection(plan)
+    assert f"  removed: {expected}\n" in explained(capsys, key)
+
+
+def test_where_logits_rank_the_cut_is_a_logit(tmp_path, monkeypatch, capsys) -> None:
+    text = ask(tmp_path, monkeypatch, capsys, "u0-5", rank_by="logit", images_per_class=2)
+    last = (
+        pd.read_parquet("results/selections/top/selection.parquet")
+        .query("class_name == 'bee'")
+        .iloc[-1]
+    )
+    assert (last.class_name, last.class_rank) == ("bee", 2)
+    logsumexp = NUM_IMAGES - last.sample_index
+    logit = logsumexp - np.log1p(np.exp(-float(last.log_odds)))
+    said = f"behind the last selected, whose logit is {logit:.4f} (score {last.score:.6f})"
+    assert said in text
+
+
+def test_a_class_without_a_share_is_said(tmp_path, monkeypatch, capsys) -> None:
+    """No image has cow for its best class: by Zipf's law its K is 0."""
+    text = ask(tmp_path, monkeypatch, capsys, "u0-5", images_per_class=1, variant="zipf")
+    assert "cow: score 0.268941 (log-odds -1.0000), but no image of this class is wanted" in text

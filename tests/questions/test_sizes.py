@@ -1,0 +1,48 @@
+"""How large a selection would be, whatever it ranks by."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from small_selection import make_selection, prepare
+
+from semisup.questions import sizes
+
+
+def ask(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, fraction: str = "1", **selection: Any
+) -> pd.DataFrame:
+    monkeypatch.chdir(folder)
+    made = make_selection(prepare(**selection))
+    sizes.main(Path("config.yaml"), "top", "2 3", "2", fraction)
+    return pd.read_parquet(made / "sizes.parquet")
+
+
+def test_cuts_are_scores_where_logits_rank(tmp_path, monkeypatch, capsys) -> None:
+    found = ask(tmp_path, monkeypatch, rank_by="logit", images_per_class=3)
+    selection = pd.read_parquet("results/selections/top/selection.parquet")
+    last = selection.groupby("class_id").score.last()
+    assert found.lowest_cut[1] == pytest.approx(last.min())
+    assert found.median_cut[1] == pytest.approx(last.median())
+    two = selection[selection.class_rank <= 2].groupby("class_id").score.last()
+    assert found.lowest_cut[0] == pytest.approx(two.min())
+    assert f"{last.min():.4g}" in capsys.readouterr().out
+
+
+def test_chance_has_no_cut(tmp_path, monkeypatch, capsys) -> None:
+    found = ask(tmp_path, monkeypatch, variant="random")
+    assert found.num_rows.tolist() == [4, 6]
+    assert found.lowest_cut.isna().all()
+    assert " – " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rank_by", ["softmax", "logit"])
+def test_a_fraction_without_an_image_has_no_cut(tmp_path, monkeypatch, capsys, rank_by) -> None:
+    found = ask(tmp_path, monkeypatch, "0.000001 1", rank_by=rank_by)
+    assert found.num_rows.tolist() == [0, 0, 6, 9]
+    assert found.num_images.tolist()[:2] == [0, 0]
+    cuts = found[["lowest_cut", "median_cut"]].to_numpy()
+    assert np.isnan(cuts[:2]).all() and not np.isnan(cuts[2:]).any()
+    assert "–" in capsys.readouterr().out
