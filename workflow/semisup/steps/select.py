@@ -55,9 +55,10 @@ def main(
     """Write the selection, the images it may not contain, and a summary of both.
 
     ``classes``: the teacher's class names, one a line. ``first_nearest`` (of as many parts as there are
-    scores), ``pairs``, ``copies``, ``near_copies``, ``reviewed``: at most one file each. ``made_with``: the settings and the digest of the scores, apart from the
-    summary, so that a selection that comes out the same with others makes nothing stale. Raises DataError when a reviewed image is
-    unknown, or no image is selected.
+    scores), ``pairs``, ``copies``, ``near_copies``, ``reviewed``: at most one file each. ``made_with``:
+    the settings and the digest of the scores, apart from the summary, so that a selection that comes
+    out the same with others makes nothing stale. Raises DataError when a reviewed image is unknown, or
+    no image is selected.
     """
     memory.keep_freed()
     workers = max(workers, 1)
