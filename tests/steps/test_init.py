@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import semisup.steps
 from semisup.settings import Settings
-from semisup.steps import run
+from semisup.steps import status_of
 from semisup.tables import DataError
 
 WORKFLOW = Path(semisup.steps.__file__).parents[2]
@@ -44,7 +44,7 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Call:
             received.update(locals())
 
         monkeypatch.setattr(sys, "argv", ["step", *arguments])
-        run(main)
+        assert status_of(main) == 0
         del received["received"]
         return received
 
@@ -55,14 +55,14 @@ SETTINGS = Given(name="a 'b' $c", size=0.1).canonical()
 ARGUMENTS = ["--settings", SETTINGS, "--first-part", "x/00000.parquet", "--workers", "2"]
 
 
-def fail(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """Runs a step that raises this."""
+def fail(monkeypatch: pytest.MonkeyPatch, error: Exception) -> int:
+    """Runs a step that raises this, and returns its exit status."""
 
     def main() -> None:
         raise error
 
     monkeypatch.setattr(sys, "argv", ["step"])
-    run(main)
+    return status_of(main)
 
 
 # --- arguments -----------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def test_settings_with_any_text_arrive_as_they_were(name: str, size: float) -> N
     made = Given(name=name, size=size)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["step", "--settings", made.canonical()])
-        run(main)
+        assert status_of(main) == 0
     assert received == [made]
 
 
@@ -136,9 +136,7 @@ def test_settings_with_any_text_arrive_as_they_were(name: str, size: float) -> N
 def test_a_data_error_is_one_message_and_exit_status_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as caught:
-        fail(monkeypatch, DataError("a.tar: cannot be read. Restore it."))
-    assert caught.value.code == 1
+    assert fail(monkeypatch, DataError("a.tar: cannot be read. Restore it.")) == 1
     assert capsys.readouterr().err == "error: a.tar: cannot be read. Restore it.\n"
 
 
@@ -178,16 +176,29 @@ def test_a_step_with_bad_data_exits_1_with_one_line_and_leaves_nothing(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_progress_goes_to_standard_error_with_the_time() -> None:
-    code = "import logging; from semisup.steps import run; run(lambda: logging.info('half done'))"
-    done = subprocess.run(
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         env={"PYTHONPATH": str(WORKFLOW)},
     )
+
+
+def test_progress_goes_to_standard_error_with_the_time() -> None:
+    done = python(
+        "import logging; from semisup.steps import run; run(lambda: logging.info('half done'))"
+    )
     assert done.stdout == ""
     assert re.fullmatch(r"\d\d:\d\d:\d\d half done\n", done.stderr)
+
+
+def test_a_step_that_ends_at_once_has_printed_all_and_done_what_was_left_for_its_end() -> None:
+    done = python(
+        "import atexit; from semisup.steps import run; atexit.register(print, 'the end');"
+        "run(lambda: print('half done', end=', '))"
+    )
+    assert (done.stdout, done.returncode) == ("half done, the end\n", 0)
 
 
 # --- every step ----------------------------------------------------------------------------
