@@ -37,7 +37,6 @@ SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
 VICTIMS = ["step", "worker", "snakemake", "everything"]
 UNCOMPARED = {"logs", "benchmarks", "checkpoints", "work"}
 LONGEST_RUN = 1800.0
-SHORTEST_LIFE = 0.1
 GET_FLAGS, SET_FLAGS, IMMUTABLE = 0x80086601, 0x40086602, 0x10
 """FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and FS_IMMUTABLE_FL of Linux."""
 SHORT = ["train", "score_shards", "select", "pack_selection", "pretrain", "finetune"]
@@ -128,22 +127,24 @@ def stage_of(command: list[str]) -> str:
     return step
 
 
-def strike(folder: Path, snakemake: psutil.Popen, stage: str, victim: str, delay: float) -> bool:
-    """Wait for the victim, then for a moment; kill. False where there was nobody any more."""
+def strike(folder: Path, snakemake: psutil.Popen, stage: str, victim: str, delay: float) -> str:
+    """Wait for the victim, then for a moment; kill. Else the victim was ``gone``, or ``never`` there."""
     role = "worker" if victim == "worker" else "step"
-    while not of_stage(folder, stage, role) and of_stage(folder, stage, "step"):
+    while not (here := of_stage(folder, stage, role)) and of_stage(folder, stage, "step"):
         time.sleep(0.02)
+    if not here:
+        return "never"
     time.sleep(delay)
     here = of_stage(folder, stage, role)
     if not here:
-        return False
+        return "gone"
     with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
         if victim == "everything":
             os.killpg(snakemake.pid, signal.SIGKILL)
             end(folder)
         else:
             random.choice([snakemake] if victim == "snakemake" else here).kill()
-    return True
+    return "struck"
 
 
 def of_stage(folder: Path, stage: str, role: str) -> list[psutil.Process]:
@@ -264,7 +265,7 @@ def storm(
     chance, seconds = random.Random(seed), dict(seconds)
     kills: list[Kill] = []
     wanted = -(-num_kills // len(stages))
-    again: list[str] = []
+    is_through = False
 
     def lacking() -> list[str]:
         done = Counter(kill.stage for kill in kills if kill.outcome == "killed")
@@ -278,26 +279,27 @@ def storm(
         return victim, "worker" if victim == "worker" else "step"
 
     for _ in range(5 * num_kills):
-        if not lacking():
+        if not (missed := lacking()):
             break
+        again = ["--forcerun", missed[-1], "--until", missed[-1]] if is_through else []
         snakemake, struck = start(folder, *again), False
         while not struck and snakemake.poll() is None:
             running = {f.stage for f in processes(folder) if f.role == "step"} & {*lacking()}
             for stage in sorted(running)[:1]:
                 victim, role = choose(stage)
                 delay = chance.uniform(0, seconds.get((stage, role), 1.0))
-                struck = strike(folder, snakemake, stage, victim, delay)
-                if not struck:  # it was over sooner, as it took over what it had made
+                there = strike(folder, snakemake, stage, victim, delay)
+                struck = there == "struck"
+                if there == "gone":  # it was over sooner, as it took over what it had made
                     seconds[stage, role] = delay / 2
-                if not struck and role == "worker" and delay < SHORTEST_LIFE:
+                if there == "never" and role == "worker":
                     del seconds[stage, role]  # it needs none any more
             time.sleep(0.02)
         code = snakemake.wait(LONGEST_RUN)
         if struck:
             kills.append(Kill(stage, victim, "killed" if code else "had ended"))
             print(*kills[-1], flush=True)
-        elif missed := lacking():
-            again = ["--forcerun", missed[-1]]
+        is_through |= not struck
     return kills
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from chains import Chain, chain, teacher
 from made_report import Outcome
-from test_scoring_chain import Chain, chain, teacher
 
 from semisup import rowcounts
 from semisup.samples import samples_path
