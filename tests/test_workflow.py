@@ -343,7 +343,8 @@ def test_a_selection_that_comes_out_the_same_trains_nothing(run, tmp_path):
     models = copied / "results/models"
     checkpoints = {path: path.stat().st_mtime_ns for path in models.rglob("checkpoints/*/*.pt")}
     before = {path: path.read_bytes() for path in (copied / "results").rglob("weights.pt")}
-    output = snakemake(copied, "--configfile", str(copied / "config.yaml"))
+    student = "results/models/student/finetune/weights.pt"
+    output = snakemake(copied, "--configfile", str(copied / "config.yaml"), "--", student)
     assert re.search(r"^pretrain +1$", output, re.M)
     assert {path: path.read_bytes() for path in before} == before
     assert {path: path.stat().st_mtime_ns for path in checkpoints} == checkpoints

@@ -44,7 +44,7 @@ class Run:
     def __init__(self, box: Box, folder: Path, train: dict[str, int] | None = None) -> None:
         self.box, self.folder = box, folder
         folder.mkdir(exist_ok=True)
-        self.config = training(16_000)
+        self.config = training(6_000)
         (folder / "config.yaml").write_text(yaml.safe_dump(self.config))
         self.site = folder / "site.yaml"
         self.site.write_text(yaml.safe_dump(SITE | {"train": train or {}}))
@@ -91,7 +91,7 @@ class Run:
         deadline = time.monotonic() + seconds
         while not (value := condition()):
             assert time.monotonic() < deadline, (self.folder / "snakemake.log").read_text()[-6000:]
-            time.sleep(0.1)
+            time.sleep(0.2)
         return value
 
     def queue(self) -> str:
