@@ -1,8 +1,8 @@
 """What Snakemake itself costs at 1,000, 10,000 and 100,000 shards: `dag.py FOLDER`.
 
-Ours, whose jobs are parts of 200 consecutive shards, beside the usual way of writing it, a rule with
-a job for each shard. The tars are empty: nothing is run but the jobs of the scheduler's test, which
-`touch` a file.
+Ours, whose jobs are parts of consecutive shards, beside the usual way of writing it, a rule with a job
+for each shard. The tars are empty: the only jobs run are those that index them, by a program that does
+nothing but make its outputs, and those of the scheduler's test, which `touch` a file.
 """
 
 import json
@@ -17,6 +17,8 @@ ROOT = HERE.parent
 SHARDS = (1_000, 10_000, 100_000)
 WINDOW = 45
 """Seconds in which the scheduler starts as many jobs as it can."""
+LONGEST_START = 300
+"""Seconds until its first job, the time to build the graph included."""
 
 CONFIG = """
 datasets:
@@ -60,6 +62,14 @@ rule one:
     shell: "touch {output}"
 """
 
+NO_PYTHON = """#!/bin/sh
+while [ $# -gt 1 ]; do
+  case "$1" in --manifest|--samples) echo > "$2" ;; esac
+  shift
+done
+"""
+"""In place of a step."""
+
 SCHEDULERS = {
     "default (ilp)": ["--scheduler", "ilp"],
     "greedy": ["--scheduler", "greedy"],
@@ -81,7 +91,9 @@ def main(folder: Path) -> None:
             done = dry_run(folder, arguments)
             rows.append({"shards": shards, "way": way, **done})
             print(rows[-1], flush=True)
-    for jobs in (1_000, 10_000):
+        rows.append({"shards": shards, "way": "ours, indexing", **run_parts(folder, config)})
+        print(rows[-1], flush=True)
+    for jobs in (1_000, 10_000, 100_000):
         for name, options in SCHEDULERS.items():
             done = run_jobs(folder / f"many-{jobs}-{name.split()[0]}{len(options)}", jobs, options)
             rows.append({"jobs": jobs, "way": name, **done})
@@ -114,26 +126,61 @@ def dry_run(folder: Path, arguments: list[str]) -> dict:
     }
 
 
+def run_parts(folder: Path, config: Path) -> dict:
+    """All jobs that index, by a program that does nothing: what Snakemake takes for each."""
+    programs = folder / "bin"
+    programs.mkdir(exist_ok=True)
+    (programs / "python").write_text(NO_PYTHON)
+    (programs / "python").chmod(0o755)
+    command = [
+        "snakemake", "--profile", "profiles/local", "--cores", "2", "--quiet", "all", "--directory",
+        str(folder), "--configfile", str(config), "--until", "index_shards",
+    ]  # fmt: skip
+    environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
+    began = time.perf_counter()
+    with open(folder / "parts.log", "w") as log:
+        subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=log, check=True)
+    made = [path.stat().st_mtime for path in (folder / "results").rglob("manifest-*.json")]
+    seconds = max(made) - min(made)
+    subprocess.run(["rm", "-rf", str(folder / "results"), str(folder / ".snakemake")], check=True)
+    each = 1000 * seconds / (len(made) - 1)
+    return {"num_jobs": len(made), "seconds": elapsed(began), "ms_per_job": each}
+
+
 def run_jobs(folder: Path, jobs: int, options: list[str]) -> dict:
-    """Jobs started within the window, or all of them; milliseconds each, without the start."""
+    """Jobs started within the window after the first, or all of them; milliseconds each.
+
+    ``said``: the last line of a Snakemake that failed.
+    """
     folder.mkdir(exist_ok=True)
     command = [
         "snakemake", "--snakefile", str(folder.parent / "many.smk"), "--config", f"jobs={jobs}",
         "--directory", str(folder), "--cores", "2", "--quiet", "all", *options,
     ]  # fmt: skip
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = folder.with_suffix(".log")
+    with open(log, "w") as output:
+        running = subprocess.Popen(command, stdout=output, stderr=output)
     out = folder / "out"
-    while not out.exists() and running.poll() is None:
+    launched = time.perf_counter()
+    while not out.exists() and running.poll() is None and elapsed(launched) < LONGEST_START:
         time.sleep(0.01)
+    before = elapsed(launched)
     began = time.perf_counter()
-    while running.poll() is None and time.perf_counter() - began < WINDOW:
+    while running.poll() is None and elapsed(began) < WINDOW:
         time.sleep(0.1)
-    seconds = time.perf_counter() - began
+    seconds = elapsed(began)
+    failed = (running.poll() or 0) > 0
     running.kill()
     running.wait()
-    done = len(list(out.iterdir()))
+    done = len(list(out.iterdir())) if out.exists() else 0
     subprocess.run(["rm", "-rf", str(folder)], check=True)
-    return {"done": done, "seconds": seconds, "ms_per_job": 1000 * seconds / done}
+    each = 1000 * seconds / done if done else None
+    said = log.read_text().strip().splitlines()[-1] if failed else ""
+    return {"start": before, "done": done, "seconds": seconds, "ms_per_job": each, "said": said}
+
+
+def elapsed(since: float) -> float:
+    return time.perf_counter() - since
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 MpiDefault=none
 MinJobAge=600
+JobRequeue=0
 KillWait=5
 SlurmdTimeout=5
 GresTypes=gpu
