@@ -40,7 +40,7 @@ LONGEST_RUN = 1800.0
 GET_FLAGS, SET_FLAGS, IMMUTABLE = 0x80086601, 0x40086602, 0x10
 """FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and FS_IMMUTABLE_FL of Linux."""
 SHORT = ["train", "score_shards", "select", "pack_selection", "pretrain", "finetune"]
-"""The stages of the short form."""
+"""The stages of the short form, which ends with the last of them."""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -82,9 +82,9 @@ def finish(folder: Path, *options: str) -> int:
     return int(process.wait(LONGEST_RUN))
 
 
-def watch(folder: Path) -> tuple[int, Seconds]:
+def watch(folder: Path, *options: str) -> tuple[int, Seconds]:
     """Run to the end; the exit code, and how long processes of each stage and role lived."""
-    snakemake = start(folder)
+    snakemake = start(folder, *options)
     seconds: Seconds = {}
     while (code := snakemake.poll()) is None:
         for process, stage, role in processes(folder):
@@ -255,7 +255,7 @@ def short(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def storm(
-    folder: Path, num_kills: int, stages: list[str], seconds: Seconds, seed: int
+    folder: Path, num_kills: int, stages: list[str], seconds: Seconds, seed: int, *options: str
 ) -> list[Kill]:
     """At least ``num_kills`` kills, as many in every stage; ``seconds``: of the calm run.
 
@@ -281,7 +281,7 @@ def storm(
     for _ in range(5 * num_kills):
         if not (missed := lacking()):
             break
-        again = ["--forcerun", missed[-1], "--until", missed[-1]] if is_through else []
+        again = ["--forcerun", missed[-1], "--until", missed[-1]] if is_through else options
         snakemake, struck = start(folder, *again), False
         while not struck and snakemake.poll() is None:
             running = {f.stage for f in processes(folder) if f.role == "step"} & {*lacking()}
@@ -328,22 +328,23 @@ def main(folder: Path, config: Path, num_kills: int, seed: int, is_short: bool) 
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / "config.yaml").write_text(yaml.safe_dump(raw))
     print("the calm run", flush=True)
-    code, seconds = watch(folder / "calm")
+    until = ["--until", *SHORT[-1:]] if is_short else []
+    code, seconds = watch(folder / "calm", *until)
     if code:
         return [f"the calm run failed: see {folder / 'calm.log'}"]
     calm = digests(folder / "calm")
     stages = SHORT if is_short else pending(folder / "storm")
-    kills = storm(folder / "storm", num_kills, stages, seconds, seed)
+    kills = storm(folder / "storm", num_kills, stages, seconds, seed, *until)
     killed = Counter(kill.stage for kill in kills if kill.outcome == "killed")
     wrong = [f"{stage}: never struck" for stage in stages if not killed[stage]]
     if not is_short:
         lock_folders(folder / "storm", kills, stages)
         failed = {kill.stage for kill in kills if kill[1:] == ("read-only", "failed")}
         wrong += [] if len(failed) == 2 else [f"read-only in the middle of a write: only {failed}"]
-    code = finish(folder / "storm")
+    code = finish(folder / "storm", *until)
     if any(each.endswith(": missing") for each in compare(calm, folder / "storm")):
         # Snakemake makes no file again that a killed job of its lost and nobody needs any more.
-        code = finish(folder / "storm", "--forcerun", stages[0])
+        code = finish(folder / "storm", "--forcerun", stages[0], *until)
     wrong += [] if code == 0 else ["the last run failed"]
     wrong += compare(calm, folder / "storm")
     if os.geteuid():
