@@ -226,19 +226,13 @@ class Writer:
 
     def add(self, key: str, members: dict[str, bytes]) -> int:
         """Append a sample, its members by extension; returns the offset of the first's content."""
-        small, first = b"", -1
+        starts = []
         for extension, content in members.items():
-            small += member_header(f"{key}.{extension}", len(content))
-            first = self._offset + len(small) if first < 0 else first
-            if len(content) > SMALL:
-                self._append(small)
-                self._append(content)
-                small = b""
-            else:
-                small += content
-            small += PADDING[: -len(content) % tarfile.BLOCKSIZE]
-        self._append(small)
-        return first
+            self._append(member_header(f"{key}.{extension}", len(content)))
+            starts.append(self._offset)
+            self._append(content)
+            self._append(PADDING[: -len(content) % tarfile.BLOCKSIZE])
+        return starts[0]
 
     def _append(self, piece: bytes) -> None:
         self._digest.update(piece)
@@ -272,8 +266,6 @@ class Writer:
 
 
 PADDING = bytes(tarfile.BLOCKSIZE)
-SMALL = 1 << 12
-"""Bytes that are sooner copied together than hashed and written by themselves."""
 AT_ONCE = 1 << 20
 """Bytes that are written together."""
 MOST_PIECES = 1000
