@@ -10,8 +10,11 @@ import sys
 import tarfile
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
+import polars
+import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
 import yaml
@@ -83,6 +86,15 @@ def test_every_sample_of_u_has_one_status_and_the_dirt_is_named(run):
         "ok", "empty", "missing_image", "not_an_image", "too_many_pixels", "truncated_image",
         "truncated_tar",
     }  # fmt: skip
+
+
+def test_duckdb_and_polars_read_every_table_as_it_is(run):
+    paths = sorted((run / "results").rglob("*.parquet"))
+    assert {"part-00000.parquet", "images-00000.parquet"} <= {path.name for path in paths}
+    for path in paths:
+        written = repr(pq.read_table(path).to_pylist())
+        assert repr(duckdb.read_parquet(str(path)).to_arrow_table().to_pylist()) == written, path
+        assert repr(polars.read_parquet(path).to_dicts()) == written, path
 
 
 def test_the_selection_is_the_brute_force_top_k_of_the_scores(run):

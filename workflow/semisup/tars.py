@@ -1,5 +1,6 @@
 """WebDataset tars: what samples they hold and where, and tars with deterministic bytes."""
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -242,13 +243,18 @@ class Writer:
             self._flush()
 
     def _flush(self) -> None:
+        """Write what there is, and let the disk begin: at the end it would be waited for."""
+        start, length = self._written, self._offset - self._written
         done = os.writev(self._file.fileno(), self._unwritten)
-        if done < self._offset - self._written:  # a full disk, which says so only the next time
+        if done < length:  # a full disk, which says so only the next time
             rest = memoryview(b"".join(self._unwritten))[done:]
             while rest:
                 rest = rest[self._file.write(rest) :]
         self._unwritten.clear()
         self._written = self._offset
+        if hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):  # Linux then writes what need not stay in memory
+                os.posix_fadvise(self._file.fileno(), start, length, os.POSIX_FADV_DONTNEED)
 
     def __exit__(self, *error: Any) -> None:
         try:
