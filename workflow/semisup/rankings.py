@@ -26,17 +26,23 @@ class LogitTable:
         self.path, self.min_log_odds = path, min_log_odds
 
     def read(self, tier: int, classes: np.ndarray | None = None) -> Rows:
-        """All rows. Raises DataError when a score or a logsumexp is not finite."""
-        rows = read_scores(self.path)
+        """All rows, or those of ``classes``. Raises DataError when a score or a logsumexp is not finite."""
+        rows = read_scores(self.path, classes)
         rows = rows.take(np.flatnonzero(rows.log_odds >= self.min_log_odds))
-        rows = rows.take(np.lexsort((rows.identity, rows.class_id)))
+        return _in_memory(self._by_logit(rows.take(order_by_class(rows))))
+
+    def rows_of(self, identity: int) -> Ranked:
+        """The rows of one image."""
+        return self._by_logit(ScoreTable(self.path).rows_of(identity))
+
+    def _by_logit(self, rows: Ranked) -> Ranked:
         log_softmax = -np.logaddexp(0, -rows.log_odds.astype(np.float64))
         logit = log_softmax + self._logsumexp(rows.identity)
-        return _in_memory(rows._replace(log_odds=logit.astype(np.float32) + np.float32(0)))
+        return rows._replace(log_odds=logit.astype(np.float32) + np.float32(0))
 
     def _logsumexp(self, identity: np.ndarray) -> np.ndarray:
         path = self.path.with_name(self.path.name.replace("part-", "images-"))
-        images = tables.read_table(path, schemas.IMAGES)
+        images = tables.read_table(path, schemas.IMAGES, ["shard_id", "logsumexp"])
         if not len(images):
             return np.empty(0, np.float32)
         # Samples of a shard are numbered without a gap.
@@ -69,26 +75,46 @@ class TagTable:
         tagged = np.flatnonzero(class_id >= 0)
         return _in_memory(rows.take(tagged[np.argsort(class_id[tagged], kind="stable")]))
 
+    def rows_of(self, identity: int) -> Ranked:
+        """The row of one image, if it has a label."""
+        rows = self.read(0)
+        everything = rows.take(np.arange(len(rows.class_id)))
+        return everything.take(np.flatnonzero(everything.identity == identity))
+
+
+def order_by_class(rows: Ranked) -> np.ndarray:
+    """The order of rows by class, then identity, which no two rows share: one sort of integers."""
+    if not len(rows.class_id):
+        return np.empty(0, np.int64)
+    shard_id, sample_index = tables.split_identity(rows.identity)
+    place = (shard_id - shard_id.min()) * (sample_index.max() + np.int64(1)) + sample_index
+    return np.argsort((rows.class_id.astype(np.int64) << 48) | place)
+
 
 def _in_memory(rows: Ranked) -> Rows:
     identity, ranks = rows.identity.__getitem__, rows.prediction_rank.__getitem__
     return Rows(rows.class_id, rows.log_odds, identity, ranks)
 
 
-def read_scores(path: Path) -> Ranked:
-    """All scores of a part, in the order of the file."""
+def read_scores(path: Path, classes: np.ndarray | None = None) -> Ranked:
+    """All scores of a part, or those of ``classes``, in the order of the file."""
     table = ScoreTable(path)
-    tiers = [table.read(tier) for tier in range(len(table.tiers))]
-    return concatenate([rows.take(np.arange(len(rows.class_id))) for rows in tiers])
+
+    def read(tier: int) -> Ranked:
+        rows = table.read(tier, classes)
+        all_rows = np.arange(len(rows.class_id))
+        return rows.take(all_rows if classes is None else all_rows[np.isin(rows.class_id, classes)])
+
+    return concatenate([read(tier) for tier in range(len(table.tiers))])
 
 
 def look_up(paths: list[Path], chosen: Ranked) -> tuple[np.ndarray, np.ndarray]:
     """log_odds and prediction_rank of chosen rows; NaN and 0 where no score is stored."""
     log_odds = np.full(len(chosen.identity), np.nan, np.float32)
     prediction_rank = np.zeros(len(chosen.identity), np.int8)
-    order = np.argsort(chosen.identity)
+    order, classes = np.argsort(chosen.identity), np.unique(chosen.class_id)
     for path in paths:
-        rows = read_scores(path)
+        rows = read_scores(path, classes)
         if not len(rows.identity):
             continue
         ends = [rows.identity.min(), rows.identity.max() + 1]

@@ -133,6 +133,10 @@ class Part(Protocol):
         """A tier; with ``classes``, at least the rows of these."""
         ...
 
+    def rows_of(self, identity: int) -> Ranked:
+        """The rows of one image, whatever else they have to pass."""
+        ...
+
 
 class ScoreTable:
     """The scores of one part, read tier by tier. Raises DataError when they are not scores."""

@@ -13,8 +13,8 @@ from semisup.questions import Selected, open_selection
 from semisup.rankings import look_up
 from semisup.removal import COPY, COPY_OF_EVALUATION, NEAR_COPY, deciding_copies, deciding_pair
 from semisup.samples import parts_of, samples_path
-from semisup.scores import Part, ScoreTable, count_ahead
-from semisup.selection import Ranked, drawn, lowest_log_odds, score_of
+from semisup.scores import ScoreTable, count_ahead
+from semisup.selection import drawn, lowest_log_odds, score_of
 from semisup.steps import run
 from semisup.steps.select import allowed_rows
 from semisup.tables import DataError
@@ -90,7 +90,7 @@ def _explain(selected: Selected, found: Found) -> Iterator[str]:
     if not drawn(np.array([identity]), settings.fraction, settings.seed)[0]:
         yield f"  not among the fraction {settings.fraction:g} of U that were drawn"
         return
-    own = _rows_of(ranking.open_part(ranking.paths[part]), identity)
+    own = ranking.open_part(ranking.paths[part]).rows_of(identity)
     allowed = allowed_rows(selected.left_out, settings)
     better = count_ahead(ranking.paths, own, allowed, open_part=ranking.open_part).tolist()
     log_odds, prediction_rank = own.log_odds, own.prediction_rank
@@ -121,7 +121,7 @@ def _explain(selected: Selected, found: Found) -> Iterator[str]:
             cut = _cut(selected, classes, int(own.class_id[i]))
             yield f"{line}, rank {num_better + 1}: behind the last selected{cut}"
     if not len(own.class_id):
-        yield "  without a label" if settings.tags else "  no class reaches min_score"
+        yield "  without a label"
 
 
 def _cut(selected: Selected, classes: list[dict[str, Any]], class_id: int) -> str:
@@ -137,7 +137,7 @@ def _cut(selected: Selected, classes: list[dict[str, Any]], class_id: int) -> st
     )
     ((manifest, _),) = parts_of(selected.manifests, tables.identity(table))
     path = selected.ranking.paths[selected.manifests.index(manifest)]
-    last = _rows_of(selected.ranking.open_part(path), int(tables.identity(table)[0]))
+    last = selected.ranking.open_part(path).rows_of(int(tables.identity(table)[0]))
     logit = float(last.log_odds[last.class_id == class_id][0])
     return f", whose logit is {logit:.4f} (score {score})"
 
@@ -194,15 +194,6 @@ def _rows_about(paths: list[Path], schema: pa.Schema, identity: int) -> Iterator
         rows = np.flatnonzero(identities == identity)
         if len(rows):
             yield from tables.read_rows(path, schema, rows).to_pylist()
-
-
-def _rows_of(part: Part, identity: int) -> Ranked:
-    """What one image is ranked by, for each of its classes."""
-    if isinstance(part, ScoreTable):
-        return part.rows_of(identity)
-    rows = part.read(0)
-    everything = rows.take(np.arange(len(rows.class_id)))
-    return everything.take(np.flatnonzero(everything.identity == identity))
 
 
 if __name__ == "__main__":
