@@ -2,11 +2,11 @@
 # Both set everything up first, in .venv, and may be repeated.
 
 PYTHON ?= python3
-TESTERS ?= 3
+TESTERS ?= 4
 UV := $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.txt)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup demo test test-slurm lint types docs requirements cifar10 benchmark chaos explain plan \
+.PHONY: setup demo test all-tests test-slurm lint types docs requirements cifar10 benchmark chaos explain plan \
 	status doctor clean
 
 setup: .venv/installed
@@ -24,7 +24,10 @@ setup: .venv/installed
 demo: setup
 	snakemake --profile profiles/local
 
-test: setup lint types
+test: setup lint
+	$(MAKE) --no-print-directory --jobs 2 types all-tests
+
+all-tests: setup
 	pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --ignore tests/slurm
 
 # The failures of clusters, happening on a real Slurm of four nodes on this machine, 5 minutes.

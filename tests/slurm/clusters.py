@@ -44,7 +44,7 @@ class Run:
     def __init__(self, box: Box, folder: Path, train: dict[str, int] | None = None) -> None:
         self.box, self.folder = box, folder
         folder.mkdir(exist_ok=True)
-        self.config = training(6_000)
+        self.config = training(3_000)
         (folder / "config.yaml").write_text(yaml.safe_dump(self.config))
         self.site = folder / "site.yaml"
         self.site.write_text(yaml.safe_dump(SITE | {"train": train or {}}))
@@ -126,14 +126,16 @@ def interrupt(snakemake: "subprocess.Popen[str]", box: Box, number: signal.Signa
     box.say("kill", f"-{number.value}", pid)
 
 
-def literal_command(box: Box, folder: Path, *options: str) -> "subprocess.Popen[str]":
-    """`snakemake --profile slurm` in a clone, with a teacher trained by two nodes of two GPUs."""
+def literal_command(
+    box: Box, folder: Path, *options: str, nodes: int = 2, gpus: int = 2
+) -> "subprocess.Popen[str]":
+    """`snakemake --profile slurm` in a clone, with trainings on so many nodes of so many GPUs."""
     if not (folder / "Snakefile").exists():
         copy_repository(folder)
         config = short(yaml.safe_load((ROOT / "tests" / "tiny.yaml").read_text()))
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
     before = f'true\necho "$(hostname)" >> {folder}/before_job # on every node\n'
-    own = {"train": {"nodes": 2, "gpus": 2}, "before_job": before}
+    own = {"train": {"nodes": nodes, "gpus": gpus}, "before_job": before}
     (folder / "site.yaml").write_text(yaml.safe_dump(SITE | own))
     command = ["env", "--default-signal=INT", *SNAKEMAKE, "--profile", "slurm", *options]
     with open(folder / "snakemake.log", "w") as log:

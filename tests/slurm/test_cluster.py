@@ -34,7 +34,8 @@ def test_the_literal_command_runs_the_whole_pipeline(box: Box, tmp_path: Path) -
     config["selections"]["top"]["min_score"] = 1e-6  # which no image of the selection is below
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     trained = training_times(tmp_path)
-    finish(literal_command(box, tmp_path, "--until", "finetune"), tmp_path)
+    again = literal_command(box, tmp_path, "--until", "finetune", nodes=1, gpus=1)
+    finish(again, tmp_path)
     assert re.search(r"^pretrain +1$", (tmp_path / "snakemake.log").read_text(), re.M)
     assert training_times(tmp_path) == trained  # taken over: their inputs are what they were
 

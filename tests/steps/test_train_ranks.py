@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 from test_train import SHARDS, make_settings
+from test_train import run as train_here
 
 from conftest import Dataset, make_jpeg
 from semisup import checkpoint, models, settings
@@ -49,6 +50,7 @@ class Run:
     def __init__(
         self, folder: Path, manifests: list[Path], settings: settings.Train, code: str = STEP
     ) -> None:
+        self.folder, self.manifests, self.settings = folder, manifests, settings
         self.stage = folder / "model" / "train"
         self.script = folder / "script.py"
         folder.mkdir(exist_ok=True)
@@ -68,10 +70,16 @@ class Run:
             command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
 
-    def finish(self, ranks: int = 1) -> "Run":
-        process = self.start(ranks)
+    def finish(self) -> "Run":
+        """By two ranks."""
+        process = self.start(2)
         _, text = process.communicate(timeout=120)
         assert process.returncode == 0, text
+        return self
+
+    def finish_here(self) -> "Run":
+        """By one rank, this process, which has imported everything."""
+        train_here(self.folder, self.manifests, self.settings, workers=1)
         return self
 
     def wait_for_checkpoint(self, process: subprocess.Popen[str]) -> None:
@@ -102,12 +110,12 @@ def calm(tmp_path_factory, request) -> tuple[list[Path], Run]:
 
     folder = tmp_path_factory.mktemp("calm")
     manifests = make_dataset.__wrapped__(folder)(SHARDS, 2)  # type: ignore[attr-defined]
-    return manifests, Run(folder / "run", manifests, of_recipe(ema_images=50)).finish(2)
+    return manifests, Run(folder / "run", manifests, of_recipe(ema_images=50)).finish()
 
 
 def test_two_ranks_learn_what_one_does_in_two_passes(tmp_path, calm):
     manifests, two = calm
-    one = Run(tmp_path, manifests, of_recipe(ema_images=50)).finish(1)
+    one = Run(tmp_path, manifests, of_recipe(ema_images=50)).finish_here()
     torch.testing.assert_close(one.weights(), two.weights(), rtol=2e-2, atol=2e-3)
     losses = [pd.read_parquet(run.stage / "metrics.parquet").loss for run in (one, two)]
     pd.testing.assert_series_equal(*losses, rtol=1e-3)
@@ -123,7 +131,7 @@ def test_killed_ranks_go_on_to_the_same_bytes(tmp_path, calm):
         each.kill()
     process.communicate()
     assert not (run.stage / "weights.pt").exists()
-    assert run.finish(2).outputs() == undisturbed.outputs()
+    assert run.finish().outputs() == undisturbed.outputs()
 
 
 def test_one_rank_goes_on_where_two_were_stopped(tmp_path, calm):
@@ -138,7 +146,7 @@ def test_one_rank_goes_on_where_two_were_stopped(tmp_path, calm):
     assert "a checkpoint after" in text
     before = checkpoint.load(run.checkpoints()[0].parent)
     assert before is not None
-    run.finish(1)
+    run.finish_here()
     torch.testing.assert_close(run.weights(), undisturbed.weights(), rtol=2e-2, atol=2e-3)
     metrics = pd.read_parquet(run.stage / "metrics.parquet")
     assert metrics.images.tolist()[: len(before["metrics"])] == [
@@ -177,7 +185,7 @@ def test_a_rank_without_an_image_waits_for_nobody(tmp_path, make_dataset: Datase
     """17 images of which one can be decoded: most steps leave both ranks without an image."""
     broken = [(str(i), {"jpg": b"no image", "cls": b"0"}) for i in range(16)]
     manifests = make_dataset([[*broken, ("good", {"jpg": make_jpeg(1), "cls": b"1"})]], 2)
-    run = Run(tmp_path / "run", manifests, of_recipe(images=34, device_batch_size=None)).finish(2)
+    run = Run(tmp_path / "run", manifests, of_recipe(images=34, device_batch_size=None)).finish()
     metrics = pd.read_parquet(run.stage / "metrics.parquet")
     assert metrics.failed.iloc[-1] == 32
 
@@ -194,9 +202,8 @@ def test_a_signal_writes_a_checkpoint_and_asks_to_be_run_again(tmp_path, make_da
     assert process.returncode == os.EX_TEMPFAIL, text
     assert run.checkpoints()[-1] > seen
     if number == signal.SIGTERM:
-        resumed = Run(tmp_path / "run", manifests, of_recipe(images=1000)).finish()
-        calm = Run(tmp_path / "calm", manifests, of_recipe(images=1000)).finish()
-        assert resumed.outputs() == calm.outputs()
+        calm = Run(tmp_path / "calm", manifests, of_recipe(images=1000)).finish_here()
+        assert run.finish_here().outputs() == calm.outputs()
 
 
 def test_a_signal_to_every_process_of_a_job_is_one_request(tmp_path, make_dataset):
