@@ -6,7 +6,7 @@ TESTERS ?= 4
 UV := $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.txt)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup demo test all-tests test-slurm lint types docs requirements cifar10 benchmark chaos explain plan \
+.PHONY: setup demo test pytest test-slurm lint types docs requirements cifar10 benchmark chaos explain plan \
 	status doctor clean
 
 setup: .venv/installed
@@ -25,12 +25,12 @@ demo: setup
 	snakemake --profile profiles/local
 
 test: setup lint
-	$(MAKE) --no-print-directory --jobs 2 types all-tests
+	$(MAKE) --no-print-directory --jobs 2 types pytest
 
-all-tests: setup
+pytest: setup
 	pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --ignore tests/slurm
 
-# The failures of clusters, happening on a real Slurm of four nodes on this machine, 5 minutes.
+# The failures of clusters, happening on a real Slurm of four nodes on this machine, 6 to 8 minutes.
 # Installs Debian's packages of Slurm, Munge and MariaDB, which needs root; where they are, it needs
 # root or a kernel where users may make namespaces.
 test-slurm: setup

@@ -1,5 +1,6 @@
 """What is said of one image, from a selection made here."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,14 @@ def test_a_least_score_near_one_tells_scores_apart_that_float32_does_not(
     assert "bee: score > 0.999999 (log-odds 21.0000), selected: rank 2 of 2" in text
     below = "ant: score > 0.999999 (log-odds 20.5000), below min_score 0.999999999"
     assert below in explained(capsys, "u0-4")
+
+
+def test_ranked_by_logits_an_image_below_the_least_score_says_so(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    text = ask(tmp_path, monkeypatch, capsys, "u0-5", rank_by="logit", min_score=0.94)
+    assert re.search(r"bee: score 0\.95\d+ .*, logit .*, selected: rank 2 of", text)
+    assert re.search(r"ant: score 0\.92\d+ .*, logit .*, below min_score", explained(capsys, "u0-4"))
 
 
 def test_scores_made_anew_are_not_explained_by_the_selection_of_others(
