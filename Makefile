@@ -6,7 +6,7 @@ TESTERS ?= 4
 UV := $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.txt)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: setup demo test pytest test-slurm lint types docs requirements cifar10 benchmark chaos explain plan \
+.PHONY: setup demo test test-slurm lint types docs requirements cifar10 benchmark chaos explain plan \
 	status doctor clean
 
 setup: .venv/installed
@@ -24,10 +24,7 @@ setup: .venv/installed
 demo: setup
 	snakemake --profile profiles/local
 
-test: setup lint
-	$(MAKE) --no-print-directory --jobs 2 types pytest
-
-pytest: setup
+test: setup lint types
 	pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --ignore tests/slurm
 
 # The failures of clusters, happening on a real Slurm of four nodes on this machine, 6 to 8 minutes.

@@ -49,7 +49,9 @@ def test_ranked_by_logits_an_image_below_the_least_score_says_so(
 ) -> None:
     text = ask(tmp_path, monkeypatch, capsys, "u0-5", rank_by="logit", min_score=0.94)
     assert re.search(r"bee: score 0\.95\d+ .*, logit .*, selected: rank 2 of", text)
-    assert re.search(r"ant: score 0\.92\d+ .*, logit .*, below min_score", explained(capsys, "u0-4"))
+    assert re.search(
+        r"ant: score 0\.92\d+ .*, logit .*, below min_score", explained(capsys, "u0-4")
+    )
 
 
 def test_scores_made_anew_are_not_explained_by_the_selection_of_others(

@@ -11,9 +11,10 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+import webdataset as wds
 from chains import SHARDS, Chain, chain, digest, teacher
 
-from conftest import make_jpeg
+from conftest import Dataset, make_jpeg
 from semisup.tables import DataError
 
 __all__ = ["chain", "teacher"]
@@ -128,6 +129,20 @@ def test_tar_unpacks_the_packed_shards(chain: Chain, tmp_path: Path) -> None:
         origin = json.loads((out / f"{key}.json").read_text())
         assert (origin["key"], origin["class_rank"]) == (row.key, row.class_rank)
     assert len(list(out.iterdir())) == 3 * len(selection)
+
+
+def test_an_image_that_chance_chose_for_a_class_without_a_score_says_so(
+    tmp_path: Path, make_dataset: Dataset, teacher: Path
+) -> None:
+    samples = [(f"{i}", {"jpg": make_jpeg(i), "cls": b"%d" % (i % 2)}) for i in range(20)]
+    chain = Chain(tmp_path / "run", make_dataset([samples], 2), teacher)
+    chain.score(0, chain.manifests[0])
+    selection = pd.read_parquet(chain.select(k=9, variant="random", tags=[2, 0]))
+    tars = [str(path) for path in sorted(chain.pack().rglob("*.tar"))]
+    origins = [sample["json"] for sample in wds.WebDataset(tars, shardshuffle=False).decode()]
+    found = [origin for origin in origins if origin["score"] is None]
+    assert 0 < len(found) == selection.score.isna().sum()
+    assert all(origin["prediction_rank"] is None for origin in found)
 
 
 def test_tars_of_a_former_larger_selection_do_not_stay(chain: Chain) -> None:

@@ -45,7 +45,7 @@ optim.set_learning_rate = slowly
 
 
 class Run:
-    """A training in a process of its own, or in several."""
+    """A training in a process of its own, in several, or in the one of the tests."""
 
     def __init__(
         self, folder: Path, manifests: list[Path], settings: settings.Train, code: str = STEP

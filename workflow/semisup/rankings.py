@@ -1,7 +1,7 @@
 """What else than log-odds a selection may rank by: raw logits, or chance.
 
-What is best by them may be far behind by log-odds, so every part is read whole: a merge takes as
-long as decoding all scores.
+What is best by them may be far behind by log-odds, so a merge reads every part whole and takes as long
+as decoding all scores.
 """
 
 from pathlib import Path

@@ -120,7 +120,7 @@ def _explain(selected: Selected, found: Found) -> Iterator[str]:
         else:
             cut = _cut(selected, classes, int(own.class_id[i]))
             yield f"{line}, rank {num_better + 1}: behind the last selected{cut}"
-    if not len(own.class_id):
+    if settings.tags is not None and not len(own.class_id):
         yield "  without a label"
 
 
