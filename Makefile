@@ -2,7 +2,7 @@
 # Both set everything up first, in .venv, and may be repeated.
 
 PYTHON ?= python3
-TESTERS ?= 4
+TESTERS ?= 3
 UV := $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.txt)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
