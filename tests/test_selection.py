@@ -88,13 +88,13 @@ def test_the_cut_is_the_score_of_the_kth_row_whatever_the_grouping(rows, k, rand
         cut.offer(block.class_id, block.log_odds)
         if random.random() < 0.5:
             cut.settle()
-    lengths, last, quota = cut.last()
-    for class_id in range(NUM_CLASSES):
-        own = sorted((score for c, score, _ in rows if c == class_id), reverse=True)
-        assert lengths[class_id] == min(k, len(own))
-        if 0 < k <= len(own):
-            assert last[class_id] == own[k - 1]
-            assert quota[class_id] == own[:k].count(own[k - 1])
+    for fewer in (k, k // 2):
+        lengths, last, quota = cut.last(np.full(NUM_CLASSES, fewer))
+        for class_id in range(NUM_CLASSES):
+            own = sorted((score for c, score, _ in rows if c == class_id), reverse=True)[:fewer]
+            assert lengths[class_id] == len(own)
+            assert last[class_id] == (own[-1] if own else np.inf)
+            assert quota[class_id] == (own.count(own[-1]) if own else 0)
 
 
 def test_rows_below_the_floor_cannot_change_a_full_class():

@@ -1,11 +1,13 @@
 """How large a selection would be, whatever it ranks by."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import small_selection
 from small_selection import make_selection, prepare
 
 from semisup.questions import sizes
@@ -18,6 +20,36 @@ def ask(
     made = make_selection(prepare(**selection))
     sizes.main(Path("config.yaml"), "top", "2 3", "2", fraction)
     return pd.read_parquet(made / "sizes.parquet")
+
+
+@pytest.mark.parametrize("at_once", [1, 10**8])
+@pytest.mark.parametrize(
+    "selection", [{}, {"variant": "zipf"}, {"rank_by": "logit"}, {"variant": "random"}], ids=str
+)
+def test_every_combination_is_what_selecting_with_it_gives(
+    tmp_path, monkeypatch, selection, at_once
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scores = small_selection.log_odds_of  # in halves, so that many are equal
+    monkeypatch.setattr(small_selection, "log_odds_of", lambda part: np.round(scores(part) * 2) / 2)
+    monkeypatch.setattr(sizes, "ROWS_AT_ONCE", at_once)
+    by_chance = "random" in selection.values()
+    made = make_selection(prepare(**selection))
+    sizes.main(Path("config.yaml"), "top", "1 2 5", "1 2", "0.5 1")
+    found = pd.read_parquet(made / "sizes.parquet").to_dict("records")
+    combinations = itertools.product([1, 2], [0.5, 1.0], [1, 2, 5])
+    for row, (p, fraction, k) in zip(found, combinations, strict=True):
+        keys = {"images_per_class": k, "classes_per_image": p, "fraction": fraction}
+        assert {name: row[name] for name in keys} == keys
+        if by_chance:
+            del keys["classes_per_image"]
+        chosen = pd.read_parquet(make_selection(prepare(**selection, **keys)) / "selection.parquet")
+        classes_of = chosen.groupby(["shard_id", "sample_index"]).size()
+        assert [row["num_rows"], row["num_images"]] == [len(chosen), len(classes_of)]
+        assert row["overlap"] == (classes_of > 1).mean()
+        if not by_chance:
+            last = chosen.groupby("class_id").score.last()
+            assert [row["lowest_cut"], row["median_cut"]] == [last.min(), last.median()]
 
 
 def test_cuts_are_scores_where_logits_rank(tmp_path, monkeypatch, capsys) -> None:

@@ -11,10 +11,18 @@ import pandas as pd
 
 from semisup import schemas, tables
 from semisup.scores import DAMAGED, NO_END, Rows, ScoreTable, Tier
-from semisup.selection import Ranked, concatenate, contains, random_bits
+from semisup.selection import Ranked, concatenate, random_bits
 from semisup.tables import DataError
 
 ONE_TIER = [Tier([], NO_END)]
+
+
+class Unordered(Rows):
+    """Rows sorted by class alone, put in the order of their identities when some are taken."""
+
+    def take(self, at: np.ndarray) -> Ranked:
+        rows = super().take(at)
+        return rows.take(order_by_class(rows))
 
 
 class LogitTable:
@@ -28,8 +36,10 @@ class LogitTable:
     def read(self, tier: int, classes: np.ndarray | None = None) -> Rows:
         """All rows, or those of ``classes``. Raises DataError when a score or a logsumexp is not finite."""
         rows = read_scores(self.path, classes)
-        rows = rows.take(np.flatnonzero(rows.log_odds >= self.min_log_odds))
-        return _in_memory(self._by_logit(rows.take(order_by_class(rows))))
+        if self.min_log_odds > -np.inf:
+            rows = rows.take(np.flatnonzero(rows.log_odds >= self.min_log_odds))
+        by_class = np.argsort(rows.class_id, kind="stable")  # a radix sort, as the ids have 16 bits
+        return Unordered(*_in_memory(self._by_logit(rows.take(by_class))))
 
     def rows_of(self, identity: int) -> Ranked:
         """The rows of one image."""
@@ -49,8 +59,8 @@ class LogitTable:
         first_row = np.searchsorted(
             images["shard_id"], np.arange(images["shard_id"][-1].as_py() + 1)
         )
-        rows = first_row[identity >> 32] + (identity & 0xFFFFFFFF)
-        logsumexp = images["logsumexp"].to_numpy()[rows]
+        rows = first_row.take(identity >> 32) + (identity & 0xFFFFFFFF)
+        logsumexp = images["logsumexp"].to_numpy().take(rows)
         if not np.isfinite(logsumexp).all():
             raise DataError(f"{path}: logsumexp is not finite. {DAMAGED}")
         return logsumexp
@@ -108,21 +118,35 @@ def read_scores(path: Path, classes: np.ndarray | None = None) -> Ranked:
     return concatenate([read(tier) for tier in range(len(table.tiers))])
 
 
-def look_up(paths: list[Path], chosen: Ranked) -> tuple[np.ndarray, np.ndarray]:
-    """log_odds and prediction_rank of chosen rows; NaN and 0 where no score is stored."""
-    log_odds = np.full(len(chosen.identity), np.nan, np.float32)
-    prediction_rank = np.zeros(len(chosen.identity), np.int8)
-    order, classes = np.argsort(chosen.identity), np.unique(chosen.class_id)
+def look_up(
+    paths: list[Path], identity: np.ndarray, class_id: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """log_odds and prediction_rank of rows, no two the same; NaN and 0 where no score is stored."""
+    log_odds = np.full(len(identity), np.nan, np.float32)
+    prediction_rank = np.zeros(len(identity), np.int8)
+    order, classes = np.argsort(identity), np.unique(class_id)
     for path in paths:
         rows = read_scores(path, classes)
         if not len(rows.identity):
             continue
         ends = [rows.identity.min(), rows.identity.max() + 1]
-        here = order[slice(*np.searchsorted(chosen.identity, ends, sorter=order))]
-        rows = rows.take(np.flatnonzero(contains(chosen.identity[here], rows.identity)))
-        wanted = pd.MultiIndex.from_arrays([chosen.identity[here], chosen.class_id[here]])
+        here = order[slice(*np.searchsorted(identity, ends, sorter=order))]
+        rows = rows.take(_likely_among(rows.identity, identity[here]))
+        wanted = pd.MultiIndex.from_arrays([identity[here], class_id[here]])
         at = wanted.get_indexer(pd.MultiIndex.from_arrays([rows.identity, rows.class_id]))
         found = at >= 0
         log_odds[here[at[found]]] = rows.log_odds[found]
         prediction_rank[here[at[found]]] = rows.prediction_rank[found]
     return log_odds, prediction_rank
+
+
+def _likely_among(identity: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Positions of all that are ``wanted`` and of few others, many times faster than a search."""
+
+    def bits(identity: np.ndarray) -> np.ndarray:
+        mixed = identity.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        return (mixed >> np.uint64(42)).astype(np.int64)
+
+    marked = np.zeros(1 << 22, bool)
+    marked[bits(wanted)] = True
+    return np.flatnonzero(marked.take(bits(identity)))

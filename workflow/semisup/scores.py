@@ -29,6 +29,7 @@ from semisup.selection import (
     Cut,
     Gathered,
     Ranked,
+    class_lengths,
     concatenate,
     next_at_most,
     take_ties,
@@ -115,7 +116,10 @@ class Rows(NamedTuple):
 
     def take(self, at: np.ndarray) -> Ranked:
         return Ranked(
-            self.class_id[at], self.log_odds[at], self.identity(at), self.prediction_rank(at)
+            self.class_id.take(at),
+            self.log_odds.take(at),
+            self.identity(at),
+            self.prediction_rank(at),
         )
 
 
@@ -197,17 +201,16 @@ class ScoreTable:
             raise DataError(f"{self.path}: holds scores that are not finite. {DAMAGED}")
 
         @functools.cache
-        def place() -> pa.Table:
-            return self.read_columns(groups, IDENTITY)
+        def identities() -> np.ndarray:
+            return tables.identity(self.read_columns(groups, IDENTITY))
 
         @functools.cache
         def ranks() -> np.ndarray:
             return self.read_columns(groups, ["prediction_rank"])["prediction_rank"].to_numpy()
 
-        def identity(at: np.ndarray) -> np.ndarray:
-            return tables.identity(place(), rows=at)
-
-        return Rows(class_id, log_odds, identity, lambda at: ranks()[at])
+        return Rows(
+            class_id, log_odds, lambda at: identities().take(at), lambda at: ranks().take(at)
+        )
 
     def _may_hold(self, group: int, classes: np.ndarray) -> bool:
         range_ = self.metadata.row_group(group).column(0).statistics  # sorted by class
@@ -232,16 +235,30 @@ class ScoreTable:
             return concatenate(list(pool.map(find, range(self.metadata.num_row_groups))))
 
     def read_columns(self, row_groups: list[int], columns: list[str]) -> pa.Table:
+        options = {"page_checksum_verification": True, "pre_buffer": False}  # reads in this thread
         try:
-            with pq.ParquetFile(
-                self.path, metadata=self.metadata, page_checksum_verification=True
-            ) as file:
+            with (
+                pa.OSFile(os.fspath(self.path)) as source,
+                pq.ParquetFile(source, metadata=self.metadata, **options) as file,
+            ):
                 return file.read_row_groups(row_groups, columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise tables.unreadable(self.path, error) from error
 
 
 OpenPart = Callable[[Path], Part]
+
+
+class Wanted(NamedTuple):
+    """A selection to find: how many rows of each class, and of which."""
+
+    cut: Cut
+    allowed: Allowed | None = None
+
+    def rows(self, rows: Rows, lengths: np.ndarray, floor: np.ndarray) -> np.ndarray:
+        """Positions of the rows, ``lengths`` of each class, that may be selected and reach its floor."""
+        at = np.flatnonzero(rows.log_odds >= np.repeat(floor, lengths))
+        return self.allowed(rows, at) if self.allowed and len(at) else at
 
 
 def merge(
@@ -257,61 +274,78 @@ def merge(
     is found, from scores alone, the best tiers of all parts first. Then the rows are gathered, each
     once; of those that equal the last score the first by identity.
     """
+    wanted = [Wanted(cut, allowed)]
     with ThreadPoolExecutor(threads) as pool:
-        parts = list(_ahead(pool, threads, open_part, paths))
-        _find(cut, parts, allowed, pool, threads)
+        parts = find(wanted, paths, pool, threads, open_part)
         lengths, last, quota = cut.last()
+        cut.close()
         floor, gathered = last.copy(), Gathered(lengths)
-        for blocks in _ahead(pool, threads, partial(_gather, floor=floor, allowed=allowed), parts):
+        for (blocks,) in gather(wanted, [floor], parts, pool, threads):
             for block in blocks:
-                gathered.add(block.take(take_ties(block, last, quota)))
+                gathered.add(take_ties(block, last, quota))
             floor[quota == 0] = np.nextafter(last[quota == 0], np.float32(np.inf))
         return gathered.ranked(pool.map)
 
 
-def _find(
-    cut: Cut,
-    parts: list[Part],
-    allowed: Allowed | None,
+def find(
+    wanted: list[Wanted],
+    paths: list[Path],
     pool: ThreadPoolExecutor,
     threads: int,
-) -> None:
-    """Offer ``cut`` all rows that matter, a tier of all parts after the other."""
-    reach = [np.full(len(cut.floor), np.inf, np.float32) for _ in parts]
+    open_part: OpenPart = ScoreTable,
+) -> list[Part]:
+    """Offer every cut all rows that matter, a tier of all parts after the other; return the parts."""
+    parts = list(_ahead(pool, threads, open_part, paths))
+    num_classes = len(wanted[0].cut.floor)
+    reach = [np.full(num_classes, np.inf, np.float32) for _ in parts]
 
-    def read(number: int, tier: int) -> tuple[np.ndarray, np.ndarray]:
+    def read(number: int, tier: int) -> list[tuple[np.ndarray, np.ndarray]]:
         rows = parts[number].read(tier)
         class_id, log_odds = rows.class_id, rows.log_odds
-        if len(class_id) and not 0 <= class_id[0] <= class_id[-1] < len(cut.floor):
+        if len(class_id) and not 0 <= class_id[0] <= class_id[-1] < num_classes:
             raise DataError(
                 f"{parts[number].path}: class ids {class_id[0]} to {class_id[-1]}, but the teacher has "
-                f"{len(cut.floor)} classes. {DAMAGED}"
+                f"{num_classes} classes. {DAMAGED}"
             )
-        size = parts[number].tiers[tier].size
-        reach[number] = next_at_most(class_id, log_odds, size, len(cut.floor))
-        at = np.flatnonzero(log_odds >= cut.floor[class_id])
-        if allowed:
-            at = allowed(rows, at)
-        return class_id[at], log_odds[at]
+        lengths = class_lengths(class_id, num_classes)
+        reach[number] = next_at_most(log_odds, lengths, parts[number].tiers[tier].size)
+        found = (each.rows(rows, lengths, each.cut.floor) for each in wanted)
+        return [(class_id.take(at), log_odds.take(at)) for at in found]
 
     for tier in range(max((len(part.tiers) for part in parts), default=0)):
-        deep = [i for i, best in enumerate(reach) if np.any(best >= cut.floor)]
-        for class_id, log_odds in _ahead(pool, threads, partial(read, tier=tier), deep):
-            cut.offer(class_id, log_odds)
-        cut.settle()
+        floor = np.min([each.cut.floor for each in wanted], axis=0)
+        deep = [i for i, best in enumerate(reach) if np.any(best >= floor)]
+        for blocks in _ahead(pool, threads, partial(read, tier=tier), deep):
+            for each, block in zip(wanted, blocks, strict=True):
+                each.cut.offer(*block)
+        for each in wanted:
+            each.cut.settle()
+    return parts
 
 
-def _gather(part: Part, floor: np.ndarray, allowed: Allowed | None) -> list[Ranked]:
-    """The rows of a part not below the floor of their class, tier by tier."""
-    blocks = []
-    for tier, (_, size) in enumerate(part.tiers):
-        rows = part.read(tier)
-        at = np.flatnonzero(rows.log_odds >= floor[rows.class_id])
-        if len(at):
-            blocks.append(rows.take(allowed(rows, at) if allowed else at))
-        if not np.any(next_at_most(rows.class_id, rows.log_odds, size, len(floor)) >= floor):
-            break
-    return blocks
+def gather(
+    wanted: list[Wanted],
+    floors: list[np.ndarray],
+    parts: list[Part],
+    pool: ThreadPoolExecutor,
+    threads: int,
+) -> Iterator[list[list[Ranked]]]:
+    """Of each part, for each of ``wanted``: the rows not below the floor of their class, tier by tier."""
+
+    def read(part: Part) -> list[list[Ranked]]:
+        blocks: list[list[Ranked]] = [[] for _ in wanted]
+        for tier, (_, size) in enumerate(part.tiers):
+            rows = part.read(tier)
+            lengths = class_lengths(rows.class_id, len(floors[0]))
+            for each, floor, own in zip(wanted, floors, blocks, strict=True):
+                if len(at := each.rows(rows, lengths, floor)):
+                    own.append(rows.take(at))
+            reach = next_at_most(rows.log_odds, lengths, size)
+            if not np.any(reach >= np.min(floors, axis=0)):
+                break
+        return blocks
+
+    return _ahead(pool, threads, read, parts)
 
 
 def count_ahead(

@@ -24,7 +24,7 @@ class Ranked(NamedTuple):
     prediction_rank: np.ndarray  # int8, 1 = the image's best class
 
     def take(self, rows: np.ndarray) -> "Ranked":
-        return Ranked(*(column[rows] for column in self))
+        return Ranked(*(column.take(rows) for column in self))
 
 
 EMPTY = Ranked(
@@ -73,11 +73,19 @@ def _from_ascending(ascending: np.ndarray) -> np.ndarray:
     return (bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))).view(np.float32)
 
 
+def class_lengths(sorted_class_ids: np.ndarray, num_classes: int) -> np.ndarray:
+    """How many rows each class has, for rows sorted by class: faster than a bincount, without the GIL."""
+    classes = np.arange(num_classes, dtype=sorted_class_ids.dtype)
+    ends = np.searchsorted(sorted_class_ids, classes, side="right")
+    ends[1:] -= ends[:-1]
+    return ends
+
+
 def ranks_in_class(sorted_class_ids: np.ndarray) -> np.ndarray:
     """Rank from 1 of each row within its class, for rows sorted by class; int32."""
-    lengths = np.bincount(sorted_class_ids, minlength=1)
+    lengths = class_lengths(sorted_class_ids, int(sorted_class_ids[-1:].sum()) + 1)
     starts = (np.cumsum(lengths) - lengths).astype(np.int32)
-    return np.arange(1, len(sorted_class_ids) + 1, dtype=np.int32) - starts[sorted_class_ids]
+    return np.arange(1, len(sorted_class_ids) + 1, dtype=np.int32) - np.repeat(starts, lengths)
 
 
 def tier_order(scores: Ranked) -> tuple[np.ndarray, list[int]]:
@@ -91,6 +99,14 @@ def tier_order(scores: Ranked) -> tuple[np.ndarray, list[int]]:
     tier = np.searchsorted(TIERS, ranks - 1, side="right").astype(np.int16)
     lengths = np.bincount(tier, minlength=len(TIERS) + 1)
     return order[np.argsort(tier, kind="stable")], lengths.tolist()
+
+
+class Last(NamedTuple):
+    """Where each class of a selection ends."""
+
+    lengths: np.ndarray  # rows of each class
+    log_odds: np.ndarray  # float32, of its last row; infinite where it has none
+    quota: np.ndarray  # rows with that score
 
 
 class Cut:
@@ -132,36 +148,35 @@ class Cut:
             keys[length : length + end - start] = keys[start:end]
             length += end - start
         self._num_keys = self._num_sorted = length
-        full, last = self._last_of_full()
+        starts, ends = self._bounds(keys[:length])
+        full = np.flatnonzero((ends - starts == self.images_per_class) & (ends > starts))
+        last = _from_ascending((full << 32) - keys[ends[full] - 1])
         self.floor[full] = np.nextafter(last, np.float32(np.inf))
 
-    def last(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The end. Per class: rows that belong to it, the last one's score, how many rows with that score.
-
-        A class with fewer rows than K has its lowest allowed score, and no limit to such rows.
-        """
+    def last(self, images_per_class: np.ndarray | None = None) -> Last:
+        """Where each class ends, or would with fewer ``images_per_class`` than this cut's."""
         self.settle()
-        full, last_of_full = self._last_of_full()
         keys = self._keys[: self._num_keys]
-        starts, ends = self._bounds(keys)
-        last, quota = self.floor.copy(), np.full(len(self.floor), np.iinfo(np.int64).max)
-        last[full] = last_of_full
-        quota[full] = ends[full] - np.searchsorted(keys, keys[ends[full] - 1])
-        self._keys = np.empty(0, np.int64)  # what was offered is not needed any more
-        return ends - starts, last, quota
+        starts, ends = self._bounds(keys, images_per_class)
+        some = np.flatnonzero(ends > starts)
+        last_keys = keys[ends[some] - 1]
+        last, quota = np.full(len(self.floor), np.inf, np.float32), np.zeros_like(ends)
+        last[some] = _from_ascending((some << 32) - last_keys)
+        quota[some] = ends[some] - np.searchsorted(keys, last_keys)
+        return Last(ends - starts, last, quota)
 
-    def _bounds(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def close(self) -> None:
+        """Forget what was offered."""
+        self._keys, self._num_keys, self._num_sorted = np.empty(0, np.int64), 0, 0
+
+    def _bounds(
+        self, keys: np.ndarray, images_per_class: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Where the rows of each class begin, and where they or its K best of them end."""
+        k = self.images_per_class if images_per_class is None else images_per_class
         classes = np.arange(len(self.floor) + 1) << 32
         bounds = np.searchsorted(keys, classes - (1 << 31), side="right")
-        return bounds[:-1], np.minimum(bounds[1:], bounds[:-1] + self.images_per_class)
-
-    def _last_of_full(self) -> tuple[np.ndarray, np.ndarray]:
-        """The classes that have K rows, and the scores of their last."""
-        keys = self._keys[: self._num_keys]
-        starts, ends = self._bounds(keys)
-        full = np.flatnonzero((ends - starts == self.images_per_class) & (ends > starts))
-        return full, _from_ascending((full << 32) - keys[ends[full] - 1])
+        return bounds[:-1], np.minimum(bounds[1:], bounds[:-1] + k)
 
 
 class Gathered:
@@ -170,14 +185,19 @@ class Gathered:
     def __init__(self, lengths: np.ndarray) -> None:
         self._ends = np.cumsum(lengths)
         self._next = self._ends - lengths
-        self._rows = Ranked(*(np.empty(lengths.sum(), column.dtype) for column in EMPTY))
+        class_id = np.repeat(np.arange(len(lengths), dtype=EMPTY.class_id.dtype), lengths)
+        self._rows = Ranked(
+            class_id, *(np.empty(len(class_id), column.dtype) for column in EMPTY[1:])
+        )
 
     def add(self, rows: Ranked) -> None:
         """Rows sorted by class; equal ones of a class come in the order of their identities."""
-        place = self._next[rows.class_id] + ranks_in_class(rows.class_id) - 1
-        for column, new in zip(self._rows, rows, strict=True):
+        lengths = class_lengths(rows.class_id, len(self._next))
+        starts = np.cumsum(lengths) - lengths
+        place = np.arange(len(rows.class_id)) + np.repeat(self._next - starts, lengths)
+        for column, new in zip(self._rows[1:], rows[1:], strict=True):
             column[place] = new
-        self._next += np.bincount(rows.class_id, minlength=len(self._next))
+        self._next += lengths
 
     def ranked(self, each: Callable[..., Iterable[None]] = map) -> Ranked:
         """All rows in rank order, each class by ``each``. Raises ValueError when some are missing."""
@@ -187,39 +207,40 @@ class Gathered:
         def rank(start: int, end: int) -> None:
             own = Ranked(*(column[start:end] for column in self._rows))
             order = best_first(own.log_odds)
-            for column in own:
-                column[:] = column[order]
+            for column in own[1:]:
+                column[:] = column.take(order)
 
         ends = self._ends.tolist()
         list(each(rank, [0, *ends[:-1]], ends))
         return self._rows
 
 
-def next_at_most(
-    class_id: np.ndarray, log_odds: np.ndarray, size: int, num_classes: int
-) -> np.ndarray:
+def next_at_most(log_odds: np.ndarray, lengths: np.ndarray, size: int) -> np.ndarray:
     """What the rows of each class in the next tier can reach; NaN where there are none.
 
-    For the rows of a tier of ``size`` ranks: the last score of a class that fills it.
+    For the rows of a tier of ``size`` ranks, ``lengths`` of each class: the last score of one that
+    fills it.
     """
-    lengths = np.bincount(class_id, minlength=num_classes)
-    reach = np.full(num_classes, np.nan, np.float32)
+    reach = np.full(len(lengths), np.nan, np.float32)
     full = np.flatnonzero(lengths == size)
     reach[full] = log_odds[np.cumsum(lengths)[full] - 1]
     return reach
 
 
-def take_ties(rows: Ranked, last: np.ndarray, quota: np.ndarray) -> np.ndarray:
+def take_ties(rows: Ranked, last: np.ndarray, quota: np.ndarray) -> Ranked:
     """All rows but those that equal the last score of their class beyond its quota.
 
-    Equal rows are given in the order of their identities; ``quota`` is reduced by those taken.
+    Rows are sorted by class, equal ones in the order of their identities; ``quota`` is reduced by
+    those taken.
     """
-    tied = np.flatnonzero(rows.log_odds == last[rows.class_id])
-    tied = tied[np.argsort(rows.class_id[tied], kind="stable")]
+    lengths = class_lengths(rows.class_id, len(last))
+    tied = np.flatnonzero(rows.log_odds == np.repeat(last, lengths))
     own = rows.class_id[tied]
-    taken = ranks_in_class(own) <= quota[own]
-    quota -= np.bincount(own[taken], minlength=len(quota))
-    return np.delete(np.arange(len(rows.class_id)), tied[~taken])
+    num_tied = class_lengths(own, len(last))
+    kept = np.ones(len(rows.class_id), bool)
+    kept[tied] = ranks_in_class(own) <= np.repeat(quota, num_tied)
+    quota -= np.minimum(quota, num_tied)
+    return rows if kept.all() else rows.take(np.flatnonzero(kept))
 
 
 def score_of(log_odds: np.ndarray) -> np.ndarray:
@@ -276,8 +297,10 @@ def random_bits(identities: np.ndarray, *stream: int) -> np.ndarray:
 
 def contains(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Whether each of ``values`` is one of the ``ascending``."""
-    first = np.searchsorted(ascending, values, side="left")
-    return first < np.searchsorted(ascending, values, side="right")
+    if not len(ascending):
+        return np.zeros(len(values), bool)
+    first = np.searchsorted(ascending, values)
+    return ascending.take(first, mode="clip") == values
 
 
 def find_copies(identities: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

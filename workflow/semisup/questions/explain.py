@@ -95,7 +95,7 @@ def _explain(selected: Selected, found: Found) -> Iterator[str]:
     better = count_ahead(ranking.paths, own, allowed, open_part=ranking.open_part).tolist()
     log_odds, prediction_rank = own.log_odds, own.prediction_rank
     if ranking.open_part is not ScoreTable:
-        log_odds, prediction_rank = look_up([scores], own)
+        log_odds, prediction_rank = look_up([scores], own.identity, own.class_id)
     classes = tables.read_json(selected.folder / "summary.json")["classes"]
     for i in np.argsort(prediction_rank, kind="stable").tolist():
         entry, num_better = classes[own.class_id[i]], better[i]

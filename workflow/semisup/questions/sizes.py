@@ -4,7 +4,6 @@ From the scores alone, before anything is trained on it: the |D-hat| column of t
 """
 
 import itertools
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,13 @@ import pyarrow as pa
 from semisup import memory, schemas, tables
 from semisup.questions import Selected, open_selection
 from semisup.rankings import look_up
-from semisup.scores import ScoreTable, merge
-from semisup.selection import Cut, Ranked, class_sizes, ranks_in_class, score_of
+from semisup.scores import ScoreTable, Wanted, find, gather
+from semisup.selection import Cut, Last, Ranked, class_sizes, concatenate, score_of, take_ties
 from semisup.steps import run
 from semisup.steps.select import allowed_rows
 from semisup.tables import DataError
+
+ROWS_AT_ONCE = 100_000_000
 
 
 def main(configfile: Path, selection: str, k: str, p: str, fraction: str) -> None:
@@ -56,85 +57,130 @@ def _numbers(name: str, text: str, kind: type) -> list[Any]:
 def measure_grid(
     selected: Selected, sizes: list[int], classes: list[int], fractions: list[float]
 ) -> pd.DataFrame:
-    """A row of SIZES for each K of ``sizes`` (ascending), P of ``classes`` and fraction."""
+    """A row of SIZES for each K of ``sizes`` (ascending), P of ``classes`` and fraction.
+
+    All are found in one pass over the scores, and what they share in a second one, without putting
+    the rows in order; 100 million rows at a time (about 2 GB).
+    """
+    counts = tables.read_json(Path(selected.plan.selection_counts(selected.wildcards)))
+    variant, num_best = selected.settings.variant, np.array(counts["num_best"])
+    wanted = [class_sizes(variant, k, num_best) for k in sizes]
+    at_once = max(1, ROWS_AT_ONCE // int(np.max(wanted, axis=0).sum()))
+    combinations = list(itertools.product(classes, fractions))
+    found: list[Sizes] = []
+    for start in range(0, len(combinations), at_once):
+        found += _measure(selected, wanted, combinations[start : start + at_once])
+    scores = _last_scores(selected, found)
     summary = tables.read_json(selected.folder / "summary.json")
     names = [entry["class_name"] for entry in summary["classes"]]
-    counts = tables.read_json(Path(selected.plan.selection_counts(selected.wildcards)))
-    wanted = [
-        class_sizes(selected.settings.variant, k, np.array(counts["num_best"])) for k in sizes
-    ]
+    order = itertools.product(combinations, zip(sizes, wanted, strict=True))
+    return pd.DataFrame(
+        [
+            {
+                "classes_per_image": p,
+                "fraction": fraction,
+                "images_per_class": k,
+                **_row(each, of_classes, own_scores, names),
+            }
+            for ((p, fraction), (k, of_classes)), each, own_scores in zip(
+                order, found, scores, strict=True
+            )
+        ]
+    )
 
-    def measure(combination: tuple[int, float]) -> list[dict[str, Any]]:
-        p, fraction = combination
-        changes = {"classes_per_image": p, "fraction": fraction}
-        seed = selected.plan.config.seed  # whose own fraction may be all of U
-        settings = selected.settings.model_copy(update={**changes, "seed": seed})
-        allowed = allowed_rows(selected.left_out, settings)
-        cut = Cut(np.max(wanted, axis=0), selected.ranking.least)
-        ranking = selected.ranking
-        chosen = merge(ranking.paths, cut, allowed, 1, ranking.open_part)
-        by_k = dict(zip(sizes, wanted, strict=True))
-        return list(_rows(chosen, _last_scores(selected, chosen, wanted), by_k, names, changes))
 
+class Sizes:
+    """A selection while it is measured: where it ends, and how many images have how many of its rows."""
+
+    def __init__(self, last: Last) -> None:
+        self.last = last
+        self.num_images = self.num_shared = 0
+        self.last_identity = np.zeros(len(last.lengths), np.int64)
+        """Of the last row of each class."""
+        self._quota = last.quota.copy()
+
+    def add(self, blocks: list[Ranked]) -> None:
+        """Rows of one part that may be selected, at least all that are."""
+        inside = [self._inside(block) for block in blocks]
+        images = np.sort(concatenate(inside).identity)
+        again = images[1:] == images[:-1]
+        self.num_images += len(images) - int(again.sum())
+        # Of an image that serves n classes, n - 1 rows come again, the first after a new one.
+        self.num_shared += int(np.sum(again & ~np.concatenate([[False], again[:-1]])))
+
+    def _inside(self, rows: Ranked) -> Ranked:
+        last = self.last.log_odds
+        rows = rows.take(np.flatnonzero(rows.log_odds >= last[rows.class_id]))
+        rows = take_ties(rows, last, self._quota)
+        tied = np.flatnonzero(rows.log_odds == last[rows.class_id])
+        np.maximum.at(self.last_identity, rows.class_id[tied], rows.identity[tied])
+        return rows
+
+
+def _measure(
+    selected: Selected, wanted: list[np.ndarray], combinations: list[tuple[int, float]]
+) -> list[Sizes]:
+    """For each P and fraction, each of ``wanted``."""
+    ranking = selected.ranking
+    seed = selected.plan.config.seed  # the selection's own fraction may be all of U
+
+    def of(p: int, fraction: float) -> Wanted:
+        changes = {"classes_per_image": p, "fraction": fraction, "seed": seed}
+        settings = selected.settings.model_copy(update=changes)
+        cut = Cut(np.max(wanted, axis=0), ranking.least)
+        return Wanted(cut, allowed_rows(selected.left_out, settings))
+
+    largest = [of(*combination) for combination in combinations]
     with ThreadPoolExecutor(2) as pool:
-        found = pool.map(measure, itertools.product(classes, fractions))
-        return pd.DataFrame(list(itertools.chain.from_iterable(found)))
+        parts = find(largest, ranking.paths, pool, 2, ranking.open_part)
+        found = [[Sizes(each.cut.last(k)) for k in wanted] for each in largest]
+        floors = [each.cut.last().log_odds for each in largest]
+        for each in largest:
+            each.cut.close()
+
+        def add(sizes: list[Sizes], blocks: list[Ranked]) -> None:
+            for each in sizes:
+                each.add(blocks)
+
+        for blocks in gather(largest, floors, parts, pool, 2):
+            list(pool.map(add, found, blocks))
+    return list(itertools.chain.from_iterable(found))
 
 
-def _last_scores(selected: Selected, chosen: Ranked, wanted: list[np.ndarray]) -> np.ndarray:
-    """The scores of the rows that are the last of their class for some K; NaN: none.
+def _last_scores(selected: Selected, found: list[Sizes]) -> list[np.ndarray]:
+    """The scores of the last row of each class that has one.
 
     An image that chance has chosen is no cut, whatever its score.
     """
-    scores = np.full(len(chosen.identity), np.nan, np.float32)
     if selected.settings.tags is not None:
-        return scores
-    rank = ranks_in_class(chosen.class_id)
-    last = np.zeros(len(rank), bool)
-    for sizes in wanted:
-        length = np.minimum(sizes, np.bincount(chosen.class_id, minlength=len(sizes)))
-        last |= rank == length[chosen.class_id]
-    rows = chosen.take(np.flatnonzero(last))
-    by_log_odds = selected.ranking.open_part is ScoreTable
-    log_odds = rows.log_odds if by_log_odds else look_up(selected.parts, rows)[0]
-    scores[last] = score_of(log_odds)
-    return scores
+        return [np.empty(0, np.float32)] * len(found)
+    classes = [np.flatnonzero(each.last.lengths) for each in found]
+    rows = list(zip(found, classes, strict=True))
+    log_odds = np.concatenate([each.last.log_odds[own] for each, own in rows])
+    if selected.ranking.open_part is not ScoreTable:
+        identity = np.concatenate([each.last_identity[own] for each, own in rows])
+        last = pd.DataFrame({"identity": identity, "class_id": np.concatenate(classes)})
+        known = last.drop_duplicates()
+        stored, _ = look_up(selected.parts, known.identity.to_numpy(), known.class_id.to_numpy())
+        log_odds = last.merge(known.assign(log_odds=stored), how="left").log_odds.to_numpy()
+    return np.split(score_of(log_odds), np.cumsum([len(own) for own in classes])[:-1])
 
 
-def _rows(
-    chosen: Ranked,
-    scores: np.ndarray,
-    wanted: dict[int, np.ndarray],
-    names: list[str],
-    changes: dict[str, Any],
-) -> Iterator[dict[str, Any]]:
-    """One row for each K; a smaller one is the beginning of every class of a larger one."""
-    rank = ranks_in_class(chosen.class_id)
-    by_image = np.argsort(chosen.identity)
-    identity = chosen.identity[by_image]
-    for k, sizes in wanted.items():
-        inside = rank <= sizes[chosen.class_id]
-        images = identity[inside[by_image]]
-        again = images[1:] == images[:-1]
-        num_images = len(images) - int(again.sum())
-        # Of an image that serves n classes, n - 1 rows come again, the first after a new one.
-        num_shared = int(np.sum(again & ~np.concatenate([[False], again[:-1]])))
-        per_class = np.bincount(chosen.class_id[inside], minlength=len(names))
-        shortest = int(np.argmin(per_class - sizes))
-        last = np.flatnonzero(inside & (rank == per_class[chosen.class_id]))
-        cuts = scores[last][~np.isnan(scores[last])]
-        yield {
-            **changes,
-            "images_per_class": k,
-            "num_rows": len(images),
-            "num_images": num_images,
-            "fill": len(images) / int(sizes.sum()),
-            "shortest_class": names[shortest],
-            "num_shortest": int(per_class[shortest]),
-            "overlap": num_shared / num_images if num_images else 0.0,
-            "lowest_cut": float(cuts.min()) if len(cuts) else None,
-            "median_cut": float(np.median(cuts)) if len(cuts) else None,
-        }
+def _row(
+    found: Sizes, wanted: np.ndarray, last_scores: np.ndarray, names: list[str]
+) -> dict[str, Any]:
+    lengths = found.last.lengths
+    shortest, some = int(np.argmin(lengths - wanted)), found.num_images > 0
+    return {
+        "num_rows": int(lengths.sum()),
+        "num_images": found.num_images,
+        "fill": float(lengths.sum() / wanted.sum()),
+        "shortest_class": names[shortest],
+        "num_shortest": int(lengths[shortest]),
+        "overlap": found.num_shared / found.num_images if some else 0.0,
+        "lowest_cut": float(last_scores.min()) if len(last_scores) else None,
+        "median_cut": float(np.median(last_scores)) if len(last_scores) else None,
+    }
 
 
 def _as_text(found: pd.DataFrame) -> str:

@@ -90,7 +90,7 @@ def main(
         )
     log_odds, prediction_rank = chosen.log_odds, chosen.prediction_rank
     if ranking.open_part is not ScoreTable:
-        log_odds, prediction_rank = look_up(parts, chosen)
+        log_odds, prediction_rank = look_up(parts, chosen.identity, chosen.class_id)
     write_selection(selection, chosen, log_odds, prediction_rank, names, manifests, workers)
     of_what = {"settings": json.loads(settings.canonical()), "scores": scores_digest}
     tables.write_json(made_with, of_what)
@@ -177,12 +177,12 @@ def allowed_rows(left_out: np.ndarray, settings: settings.Select) -> Allowed | N
 
     def allowed(rows: Rows, at: np.ndarray) -> np.ndarray:
         if not all_classes:
-            at = at[rows.prediction_rank(at) <= settings.classes_per_image]
-        identity = rows.identity(at)
-        mask = ~contains(left_out, identity)
+            at = at.compress(rows.prediction_rank(at) <= settings.classes_per_image)
         if settings.fraction < 1:
-            mask &= drawn(identity, settings.fraction, settings.seed)
-        return at[mask]
+            at = at.compress(drawn(rows.identity(at), settings.fraction, settings.seed))
+        if len(left_out):
+            at = at.compress(~contains(left_out, rows.identity(at)))
+        return at
 
     return allowed
 
