@@ -30,11 +30,17 @@ def main(folder: Path) -> None:
             rows += [measure(folder / layout, way, k) for way, layout in ways]
         check_equal(row for row in rows if row["k"] == k and row["num_rows"])
         print(summary(row for row in rows if row["k"] == k), flush=True)
-    more = [("ours_10_times", "semisup", 16_000), ("ours_100_times", "semisup", 16_000)]
-    rows += [measure(folder / layout, way, k) for _ in range(ROUNDS) for way, layout, k in more]
+    score_files.join(folder, NUM_PARTS)
+    for _ in range(ROUNDS):
+        rows.append(measure(folder / "semisup", "ours_10_times", 16_000))
+        rows.append(measure(folder / "semisup", "ours_100_times", 16_000))
+        rows.append(
+            measure(folder / "semisup-large", "ours_100_times_large", 16_000, NUM_PARTS // 10)
+        )
     rows.append(measure(folder / layouts["duckdb_window"], "duckdb_window_10_times", 16_000))
     check_equal(row for row in rows if row["way"].endswith("_10_times"))
-    print(summary(row for row in rows if row["way"].endswith("_times")))
+    check_equal(row for row in rows if "_100_times" in row["way"])
+    print(summary(row for row in rows if "_times" in row["way"]))
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / "merge.json").write_text(json.dumps(rows, indent=1) + "\n")
 

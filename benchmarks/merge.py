@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-NUM_CLASSES = 1000
+NUM_CLASSES, NUM_SHARDS = 1000, 100
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -28,7 +28,7 @@ def ours(paths: list[str], k: int, threads: int = 2, again: int = 1) -> Columns:
 
         def __init__(self, path: Path) -> None:
             super().__init__(path.parent.parent / path.name)
-            self.offset = np.int64(int(path.parent.name) * len(paths)) << 32
+            self.offset = np.int64(int(path.parent.name) * NUM_SHARDS) << 32
 
         def read(self, tier: int, classes: np.ndarray | None = None) -> Rows:
             rows = super().read(tier, classes)
@@ -50,6 +50,11 @@ def ours_10_times(paths: list[str], k: int) -> Columns:
 
 
 def ours_100_times(paths: list[str], k: int) -> Columns:
+    return ours(paths, k, again=100)
+
+
+def ours_100_times_large(paths: list[str], k: int) -> Columns:
+    """Parts of a million images, as a run on a billion has them."""
     return ours(paths, k, again=100)
 
 
@@ -135,6 +140,7 @@ WAYS: list[Callable[[list[str], int], Columns]] = [
     ours_1_thread,
     ours_10_times,
     ours_100_times,
+    ours_100_times_large,
     decode,
     duckdb_window,
     duckdb_window_10_times,

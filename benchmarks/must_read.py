@@ -20,7 +20,7 @@ from semisup.selection import Cut
 
 HERE = Path(__file__).resolve().parent
 NUM_CLASSES, ROUNDS = 1000, 5
-Read = tuple[Path, int, tuple[str, ...]]
+Read = tuple[Path, tuple[int, ...], tuple[str, ...]]
 
 
 class Recorded(ScoreTable):
@@ -28,12 +28,12 @@ class Recorded(ScoreTable):
 
     reads: set[Read] = set()
 
-    def read_columns(self, tier: int, columns: list[str]) -> pa.Table:
-        self.reads.add((self.path, tier, tuple(columns)))
-        return super().read_columns(tier, columns)
+    def read_columns(self, row_groups: list[int], columns: list[str]) -> pa.Table:
+        self.reads.add((self.path, tuple(row_groups), tuple(columns)))
+        return super().read_columns(row_groups, columns)
 
 
-def main(folder: Path) -> None:
+def main(folder: Path) -> list[dict[str, float]]:
     memory.keep_freed()
     paths = sorted(folder.glob("*.parquet"))
     found = []
@@ -46,13 +46,13 @@ def main(folder: Path) -> None:
         }
         found.append({"k": k, **seconds})
         print(f"K = {k:6,}: merge {seconds['merge']:.2f} s, decoding {seconds['decode']:.2f} s")
-    (HERE / "results" / "must_read.json").write_text(json.dumps(found, indent=1) + "\n")
+    return found
 
 
 def decode(reads: Iterable[Read]) -> None:
     tables = {path: ScoreTable(path) for path, _, _ in reads}
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda read: tables[read[0]].read_columns(read[1], list(read[2])), reads))
+        list(pool.map(lambda read: tables[read[0]].read_columns(*map(list, read[1:])), reads))
 
 
 def measure(way: Callable[[], object]) -> float:
@@ -65,4 +65,5 @@ def measure(way: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    found = main(Path(sys.argv[1]))
+    (HERE / "results" / "must_read.json").write_text(json.dumps(found, indent=1) + "\n")

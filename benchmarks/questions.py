@@ -25,6 +25,7 @@ from semisup.steps import count_images, select
 
 HERE = Path(__file__).resolve().parent
 NUM_PARTS, SHARDS_PER_PART, IMAGES_PER_SHARD = 10, 100, 10_000
+SELECTION = {"teacher": "teacher", "unlabeled": "unlabeled", "images_per_class": 16_000}
 CONFIG = {
     "datasets": {
         "labeled": {"shards": "labeled.tar", "classes": 1000},
@@ -35,7 +36,8 @@ CONFIG = {
         "teacher": {"arch": "resnet18", "train": {"on": "labeled", "recipe": "paper_supervised"}}
     },
     "selections": {
-        "top": {"teacher": "teacher", "unlabeled": "unlabeled", "images_per_class": 16_000}
+        "top": SELECTION,
+        "by_logit": SELECTION | {"rank_by": "logit"},
     },
     "evaluate": {"on": ["test"]},
 }
@@ -50,8 +52,11 @@ def main(folder: Path, images_per_shard: int = IMAGES_PER_SHARD) -> None:
         Path(name).touch()
     Path("config.yaml").write_text(yaml.safe_dump(CONFIG))
     plan = Plan(load_config(CONFIG))
-    if not Path("results/selections/top/summary.json").exists():
+    if not Path("results/scores/teacher/unlabeled/images.json").exists():
         make_results(plan, images_per_shard)
+    for name in CONFIG["selections"]:
+        if not Path(f"results/selections/{name}/settings.json").exists():
+            make_selection(plan, name)
     selection = tables.read_table(
         Path("results/selections/top/selection.parquet"), schemas.SELECTION, ["class_id", "key"]
     )
@@ -62,35 +67,44 @@ def main(folder: Path, images_per_shard: int = IMAGES_PER_SHARD) -> None:
         "any": f"{777 * images_per_shard + 7 * images_per_shard // 9:012d}",
     }
     found = {}
-    for name, key in keys.items():
-        found[f"explain {name}"] = seconds_of("explain", {"--key": key})
-    found["plan, 4 x 4 x 3"] = seconds_of("sizes", GRID)
+    for selection in CONFIG["selections"]:
+        for name, key in keys.items():
+            found[f"{selection}: explain {name}"] = seconds_of(selection, "explain", {"--key": key})
+        found[f"{selection}: plan, 4 x 4 x 3"] = seconds_of(selection, "sizes", GRID)
     for name, value in found.items():
-        print(f"{name:32} {value:6.2f} s")
+        print(f"{name:42} {value:6.2f} s")
     if images_per_shard != IMAGES_PER_SHARD:
         return
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / "questions.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
-def seconds_of(question: str, options: dict[str, str]) -> float:
+def seconds_of(selection: str, question: str, options: dict[str, str]) -> float:
     command = [sys.executable, "-m", f"semisup.questions.{question}"]
-    command += ["--configfile", "config.yaml", "--selection", "top"]
+    command += ["--configfile", "config.yaml", "--selection", selection]
     start = time.perf_counter()
     subprocess.run([*command, *(word for pair in options.items() for word in pair)], check=True)
     return time.perf_counter() - start
 
 
+def inputs(plan: Plan, selection: str) -> tuple:
+    """What is the same for all selections: scores, index, counts, failures, classes."""
+    named = SimpleNamespace(selection=selection, teacher="teacher", unlabeled="unlabeled")
+    paths = [
+        plan.selection_counts(named),
+        plan.selection_failures(named),
+        plan.selection_classes(named),
+    ]
+    scores = [Path(path) for path in plan.selection_scores(named)]
+    return named, scores, [Path(path) for path in plan.manifests("unlabeled")], map(Path, paths)
+
+
 def make_results(plan: Plan, images_per_shard: int) -> None:
-    manifests = [Path(path) for path in plan.manifests("unlabeled")]
-    top = SimpleNamespace(selection="top", teacher="teacher", unlabeled="unlabeled")
-    parts = [Path(path) for path in plan.selection_scores(top)]
+    top, parts, manifests, (counts, failures, classes) = inputs(plan, "top")
     for part, (manifest, path) in enumerate(zip(manifests, parts, strict=True)):
         make_part(part, manifest, path, images_per_shard)
-    classes = Path(plan.selection_classes(top))
     classes.parent.mkdir(parents=True, exist_ok=True)
     classes.write_text("".join(f"class {i}\n" for i in range(1000)))
-    counts, failures = Path(plan.selection_counts(top)), Path(plan.selection_failures(top))
     count_images.main(
         settings.CountImages.model_validate_json(plan.count_images(top)),
         parts[0],
@@ -99,9 +113,13 @@ def make_results(plan: Plan, images_per_shard: int) -> None:
         counts,
         failures,
     )
-    folder = Path("results/selections/top")
+
+
+def make_selection(plan: Plan, name: str) -> None:
+    named, parts, manifests, (counts, failures, classes) = inputs(plan, name)
+    folder = Path(f"results/selections/{name}")
     select.main(
-        settings.Select.model_validate_json(plan.select(top)),
+        settings.Select.model_validate_json(plan.select(named)),
         parts[0], manifests[0], counts, failures, classes, [], [], [], [], [],
         folder / "selection.parquet", folder / "removed.parquet", folder / "summary.json", folder / "settings.json", 2,
     )  # fmt: skip

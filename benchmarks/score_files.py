@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from semisup import scores
-from semisup.selection import Ranked
+from semisup.rankings import read_scores
+from semisup.selection import Ranked, concatenate
 
 NUM_CLASSES = 1000
 CLASSES_PER_IMAGE = 10
@@ -54,6 +55,16 @@ def write(folder: Path, part: int, num_images: int) -> None:
         (folder / layout).mkdir(parents=True, exist_ok=True)
         pq.write_table(table, folder / layout / name, **options)
     scores.write_scores(folder / "semisup" / name, rows)
+
+
+def join(folder: Path, num_parts: int) -> None:
+    """The parts of ``folder``/semisup, ten at a time, as fewer and larger ones."""
+    for part in range(num_parts // 10):
+        path = folder / "semisup-large" / f"part-{part:05d}.parquet"
+        if not path.exists():
+            small = [folder / "semisup" / f"part-{10 * part + i:05d}.parquet" for i in range(10)]
+            rows = concatenate([read_scores(each) for each in small])
+            scores.write_scores(path, rows.take(np.argsort(rows.identity, kind="stable")))
 
 
 def main(folder: Path, num_parts: int, num_images: int) -> None:
