@@ -39,7 +39,7 @@ UNCOMPARED = {"logs", "benchmarks", "checkpoints", "work"}
 LONGEST_RUN = 1800.0
 GET_FLAGS, SET_FLAGS, IMMUTABLE = 0x80086601, 0x40086602, 0x10
 """FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and FS_IMMUTABLE_FL of Linux."""
-SHORT = ["train", "score_shards", "select", "pack_selection", "pretrain", "finetune"]
+SHORT = ["train", "score_shards", "select", "pack_selection", "pretrain"]
 """The stages of the short form, which ends with the last of them."""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 

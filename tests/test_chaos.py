@@ -4,9 +4,9 @@ import chaos
 from small import ROOT
 
 
-def test_six_kills_end_in_the_bytes_of_a_calm_run(tmp_path: Path) -> None:
+def test_five_kills_end_in_the_bytes_of_a_calm_run(tmp_path: Path) -> None:
     """The short form of `make chaos`."""
-    assert chaos.main(tmp_path / "chaos", ROOT / "tests/tiny.yaml", 6, seed=2, is_short=True) == []
+    assert chaos.main(tmp_path / "chaos", ROOT / "tests/tiny.yaml", 5, seed=2, is_short=True) == []
 
 
 def test_stages_are_told_by_their_commands() -> None:

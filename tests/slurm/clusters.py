@@ -44,7 +44,7 @@ class Run:
     def __init__(self, box: Box, folder: Path, train: dict[str, int] | None = None) -> None:
         self.box, self.folder = box, folder
         folder.mkdir(exist_ok=True)
-        self.config = training(6_000)
+        self.config = training(3_000)
         (folder / "config.yaml").write_text(yaml.safe_dump(self.config))
         self.site = folder / "site.yaml"
         self.site.write_text(yaml.safe_dump(SITE | {"train": train or {}}))

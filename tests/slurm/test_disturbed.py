@@ -28,7 +28,7 @@ def test_a_job_that_is_cancelled_from_outside_is_tried_again(run: Run, calm: Pat
     """The executor would ask sacct, with a database or without, and wait for ever."""
     snakemake = run.start()
     run.box.say("scancel", run.wait_for_checkpoint())
-    run.finish(snakemake)
+    assert "Trying to restart" in run.finish(snakemake)
     run.check_end(calm)
 
 
@@ -39,6 +39,7 @@ def test_a_job_that_is_requeued_goes_on(run: Run, calm: Path) -> None:
     said = run.finish(snakemake)
     run.check_end(calm)
     assert "Trying to restart" not in said
+    assert "Restarts=1" in run.box.say("scontrol", "show", "job", job)
     assert max(map(int, run.box.say("squeue", "-h", "-t", "all", "-o", "%i").split())) == int(job)
 
 

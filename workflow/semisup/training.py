@@ -28,7 +28,7 @@ log = logging.getLogger("semisup")
 METRIC_ROWS = 200
 MAX_STEPS_PER_ROW = 500
 CHECKPOINT_SECONDS = 60.0
-FIRST_CHECKPOINT_SECONDS = 3.0
+FIRST_CHECKPOINT_SECONDS = 1.0
 
 Metrics = list[dict[str, float]]
 
