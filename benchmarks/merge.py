@@ -60,7 +60,7 @@ def ours_100_times_large(paths: list[str], k: int) -> Columns:
 
 def duckdb_window_10_times(paths: list[str], k: int) -> Columns:
     many = " UNION ALL ".join(
-        f"SELECT class_id, log_odds, image + {i * len(paths)} * 4294967296 AS image "
+        f"SELECT class_id, log_odds, image + {i * NUM_SHARDS} * 4294967296 AS image "
         f"FROM read_parquet({paths})"
         for i in range(10)
     )

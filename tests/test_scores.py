@@ -1,6 +1,7 @@
 """The score store and the merge over its parts, against brute force."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semisup import schemas, scores, selection, tables
-from semisup.scores import Rows, ScoreTable, count_ahead, merge, write_scores
-from semisup.selection import Cut, Ranked
+from semisup.scores import (
+    Rows,
+    ScoreTable,
+    Wanted,
+    count_ahead,
+    find,
+    gather,
+    merge,
+    write_scores,
+)
+from semisup.selection import Cut, Ranked, concatenate, take_ties
 from semisup.tables import DataError
 
 NUM_CLASSES = 5
@@ -114,6 +124,51 @@ def test_the_rows_ahead_of_an_image_are_those_before_it_in_rank_order(
                 for c, s, i in zip(own.class_id, own.log_odds, own.identity, strict=True)
             ]
             assert count_ahead(paths, own, allowed).tolist() == expected
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(images, min_size=1, max_size=4),
+    st.lists(st.tuples(per_class, st.integers(1, 4)), min_size=2, max_size=3),
+)
+def test_selections_found_together_are_those_found_alone(tmp_path_factory, all_images, several):
+    parts = [make_part(i, images) for i, images in enumerate(all_images)]
+    paths = write_parts(tmp_path_factory.mktemp("parts"), parts)
+
+    def wanted(k: list[int], modulus: int) -> Wanted:
+        return Wanted(Cut(np.array(k)), lambda rows, at: at[rows.identity(at) % modulus == 0])
+
+    together = [wanted(*each) for each in several]
+    with ThreadPoolExecutor(2) as pool:
+        opened = find(together, paths, pool, 2)
+        lasts = [each.cut.last() for each in together]
+        floors = [last.log_odds for last in lasts]
+        of_parts = list(gather(together, floors, opened, pool, 2))
+    for i, (each, last) in enumerate(zip(several, lasts, strict=True)):
+        taken = [
+            take_ties(block, last.log_odds, last.quota)
+            for blocks in of_parts
+            for block in blocks[i]
+        ]
+        alone = merge(paths, *wanted(*each))
+        assert not last.quota.any()
+        found, expected = (
+            pd.DataFrame(rows._asdict()).sort_values(["class_id", "identity"], ignore_index=True)
+            for rows in (concatenate(taken), alone)
+        )
+        pd.testing.assert_frame_equal(found, expected)
+
+
+def test_a_selection_that_needs_deeper_tiers_reads_them_beside_one_that_does_not(tmp_path):
+    paths = write_parts(tmp_path, [make_part(0, [(0, [float(-i)]) for i in range(9)])])
+    shallow = Wanted(Cut(np.full(NUM_CLASSES, 2)))
+    deep = Wanted(Cut(np.full(NUM_CLASSES, 2)), lambda rows, at: at[rows.identity(at) >= 5])
+    with ThreadPoolExecutor(2) as pool:
+        opened = find([shallow, deep], paths, pool, 2)
+        floors = [each.cut.last().log_odds for each in (shallow, deep)]
+        ((first, second),) = gather([shallow, deep], floors, opened, pool, 2)
+    assert concatenate(first).identity.tolist() == [0, 1]
+    assert concatenate(second).identity.tolist() == [5, 6]
 
 
 def test_ties_at_the_cut_go_to_the_first_images_of_u(tmp_path):

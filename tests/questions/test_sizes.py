@@ -10,7 +10,9 @@ import pytest
 import small_selection
 from small_selection import make_selection, prepare
 
+from semisup import scores, selection
 from semisup.questions import sizes
+from semisup.selection import Last, Ranked
 
 
 def ask(
@@ -24,26 +26,30 @@ def ask(
 
 @pytest.mark.parametrize("at_once", [1, 10**8])
 @pytest.mark.parametrize(
-    "selection", [{}, {"variant": "zipf"}, {"rank_by": "logit"}, {"variant": "random"}], ids=str
+    "keys",
+    [{}, {"variant": "zipf"}, {"min_score": 0.8}, {"rank_by": "logit"}, {"variant": "random"}],
+    ids=str,
 )
 def test_every_combination_is_what_selecting_with_it_gives(
-    tmp_path, monkeypatch, selection, at_once
+    tmp_path, monkeypatch, keys, at_once
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    scores = small_selection.log_odds_of  # in halves, so that many are equal
-    monkeypatch.setattr(small_selection, "log_odds_of", lambda part: np.round(scores(part) * 2) / 2)
+    of_part = small_selection.log_odds_of  # in halves, so that many are equal
+    monkeypatch.setattr(small_selection, "log_odds_of", lambda i: np.round(of_part(i) * 2) / 2)
     monkeypatch.setattr(sizes, "ROWS_AT_ONCE", at_once)
-    by_chance = "random" in selection.values()
-    made = make_selection(prepare(**selection))
+    for module in (selection, scores):
+        monkeypatch.setattr(module, "TIERS", (1, 2))
+    by_chance = "random" in keys.values()
+    made = make_selection(prepare(**keys))
     sizes.main(Path("config.yaml"), "top", "1 2 5", "1 2", "0.5 1")
     found = pd.read_parquet(made / "sizes.parquet").to_dict("records")
     combinations = itertools.product([1, 2], [0.5, 1.0], [1, 2, 5])
     for row, (p, fraction, k) in zip(found, combinations, strict=True):
-        keys = {"images_per_class": k, "classes_per_image": p, "fraction": fraction}
-        assert {name: row[name] for name in keys} == keys
+        own = {"images_per_class": k, "classes_per_image": p, "fraction": fraction}
+        assert {name: row[name] for name in own} == own
         if by_chance:
-            del keys["classes_per_image"]
-        chosen = pd.read_parquet(make_selection(prepare(**selection, **keys)) / "selection.parquet")
+            del own["classes_per_image"]
+        chosen = pd.read_parquet(make_selection(prepare(**keys, **own)) / "selection.parquet")
         classes_of = chosen.groupby(["shard_id", "sample_index"]).size()
         assert [row["num_rows"], row["num_images"]] == [len(chosen), len(classes_of)]
         assert row["overlap"] == (classes_of > 1).mean()
@@ -78,3 +84,15 @@ def test_a_fraction_without_an_image_has_no_cut(tmp_path, monkeypatch, capsys, r
     cuts = found[["lowest_cut", "median_cut"]].to_numpy()
     assert np.isnan(cuts[:2]).all() and not np.isnan(cuts[2:]).any()
     assert "–" in capsys.readouterr().out
+
+
+def test_a_class_that_has_all_its_rows_wants_no_more_that_equal_the_last() -> None:
+    found = sizes.Sizes(Last(np.array([2]), np.array([20], np.float32), np.array([2])))
+    rows = Ranked(
+        np.zeros(2, np.int16), np.full(2, 20, np.float32), np.arange(2), np.ones(2, np.int8)
+    )
+    assert found.floor()[0] == 20
+    found.add([rows])
+    assert found.floor()[0] > 20
+    found.add([rows._replace(identity=rows.identity + (1 << 32))])
+    assert found.num_images == 2

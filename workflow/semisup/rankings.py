@@ -1,7 +1,7 @@
 """What else than log-odds a selection may rank by: raw logits, or chance.
 
-What is best by them may be far behind by log-odds, so a merge reads every part whole and takes as long
-as decoding all scores.
+What is best by them may be far behind by log-odds, so a merge reads every part whole, twice, and takes
+as long as that.
 """
 
 from pathlib import Path
@@ -141,12 +141,13 @@ def look_up(
 
 
 def _likely_among(identity: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Positions of all that are ``wanted`` and of few others, many times faster than a search."""
+    """Positions of all that are ``wanted`` and of one in 16 others, many times faster than a search."""
+    num_bits = max(10, (16 * len(wanted)).bit_length())
 
-    def bits(identity: np.ndarray) -> np.ndarray:
+    def slots(identity: np.ndarray) -> np.ndarray:
         mixed = identity.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        return (mixed >> np.uint64(42)).astype(np.int64)
+        return (mixed >> np.uint64(64 - num_bits)).astype(np.int64)
 
-    marked = np.zeros(1 << 22, bool)
-    marked[bits(wanted)] = True
-    return np.flatnonzero(marked.take(bits(identity)))
+    marked = np.zeros(1 << num_bits, bool)
+    marked[slots(wanted)] = True
+    return np.flatnonzero(marked.take(slots(identity)))

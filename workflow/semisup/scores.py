@@ -134,7 +134,10 @@ class Part(Protocol):
     tiers: list[Tier]
 
     def read(self, tier: int, classes: np.ndarray | None = None) -> Rows:
-        """A tier; with ``classes``, at least the rows of these."""
+        """A tier; with ``classes``, at least the rows of these.
+
+        Of rows that are taken, those of a class with equal scores come in the order of identities.
+        """
         ...
 
     def rows_of(self, identity: int) -> Ranked:
@@ -255,7 +258,7 @@ class Wanted(NamedTuple):
     cut: Cut
     allowed: Allowed | None = None
 
-    def rows(self, rows: Rows, lengths: np.ndarray, floor: np.ndarray) -> np.ndarray:
+    def positions(self, rows: Rows, lengths: np.ndarray, floor: np.ndarray) -> np.ndarray:
         """Positions of the rows, ``lengths`` of each class, that may be selected and reach its floor."""
         at = np.flatnonzero(rows.log_odds >= np.repeat(floor, lengths))
         return self.allowed(rows, at) if self.allowed and len(at) else at
@@ -309,7 +312,7 @@ def find(
             )
         lengths = class_lengths(class_id, num_classes)
         reach[number] = next_at_most(log_odds, lengths, parts[number].tiers[tier].size)
-        found = (each.rows(rows, lengths, each.cut.floor) for each in wanted)
+        found = (each.positions(rows, lengths, each.cut.floor) for each in wanted)
         return [(class_id.take(at), log_odds.take(at)) for at in found]
 
     for tier in range(max((len(part.tiers) for part in parts), default=0)):
@@ -338,7 +341,7 @@ def gather(
             rows = part.read(tier)
             lengths = class_lengths(rows.class_id, len(floors[0]))
             for each, floor, own in zip(wanted, floors, blocks, strict=True):
-                if len(at := each.rows(rows, lengths, floor)):
+                if len(at := each.positions(rows, lengths, floor)):
                     own.append(rows.take(at))
             reach = next_at_most(rows.log_odds, lengths, size)
             if not np.any(reach >= np.min(floors, axis=0)):

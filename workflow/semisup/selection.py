@@ -166,8 +166,8 @@ class Cut:
         return Last(ends - starts, last, quota)
 
     def close(self) -> None:
-        """Forget what was offered."""
-        self._keys, self._num_keys, self._num_sorted = np.empty(0, np.int64), 0, 0
+        """Forget what was offered, after the last question; ``floor`` stays."""
+        del self._keys
 
     def _bounds(
         self, keys: np.ndarray, images_per_class: np.ndarray | None = None

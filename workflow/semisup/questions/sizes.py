@@ -21,7 +21,8 @@ from semisup.steps import run
 from semisup.steps.select import allowed_rows
 from semisup.tables import DataError
 
-ROWS_AT_ONCE = 100_000_000
+ROWS_AT_ONCE, LEAST_ROWS = 120_000_000, 2_000_000
+"""For all combinations together, 16 to 30 bytes each; for one, as a cut waits for a million."""
 
 
 def main(configfile: Path, selection: str, k: str, p: str, fraction: str) -> None:
@@ -59,13 +60,15 @@ def measure_grid(
 ) -> pd.DataFrame:
     """A row of SIZES for each K of ``sizes`` (ascending), P of ``classes`` and fraction.
 
-    All are found in one pass over the scores, and what they share in a second one, without putting
-    the rows in order; 100 million rows at a time (about 2 GB).
+    The cuts of as many as memory allows are found in one pass over the scores, their images counted
+    in a second, without putting the rows in order.
     """
     counts = tables.read_json(Path(selected.plan.selection_counts(selected.wildcards)))
     variant, num_best = selected.settings.variant, np.array(counts["num_best"])
     wanted = [class_sizes(variant, k, num_best) for k in sizes]
-    at_once = max(1, ROWS_AT_ONCE // int(np.max(wanted, axis=0).sum()))
+    of_a_part = counts["num_scored"] * selected.settings.stored_classes // len(selected.parts)
+    rows = max(int(np.max(wanted, axis=0).sum()), of_a_part, LEAST_ROWS)
+    at_once = max(1, ROWS_AT_ONCE // rows)
     combinations = list(itertools.product(classes, fractions))
     found: list[Sizes] = []
     for start in range(0, len(combinations), at_once):
@@ -100,13 +103,18 @@ class Sizes:
         self._quota = last.quota.copy()
 
     def add(self, blocks: list[Ranked]) -> None:
-        """Rows of one part that may be selected, at least all that are."""
+        """Rows of the next part, tier by tier: all that are selected, maybe others behind them."""
         inside = [self._inside(block) for block in blocks]
         images = np.sort(concatenate(inside).identity)
         again = images[1:] == images[:-1]
         self.num_images += len(images) - int(again.sum())
         # Of an image that serves n classes, n - 1 rows come again, the first after a new one.
         self.num_shared += int(np.sum(again & ~np.concatenate([[False], again[:-1]])))
+
+    def floor(self) -> np.ndarray:
+        """What a row of the parts to come must reach, for each class."""
+        last = self.last.log_odds
+        return np.where(self._quota > 0, last, np.nextafter(last, np.float32(np.inf)))
 
     def _inside(self, rows: Ranked) -> Ranked:
         last = self.last.log_odds
@@ -127,7 +135,7 @@ def _measure(
     def of(p: int, fraction: float) -> Wanted:
         changes = {"classes_per_image": p, "fraction": fraction, "seed": seed}
         settings = selected.settings.model_copy(update=changes)
-        cut = Cut(np.max(wanted, axis=0), ranking.least)
+        cut = Cut(np.max(wanted, axis=0), ranking.least)  # zipf may give a class less of more
         return Wanted(cut, allowed_rows(selected.left_out, settings))
 
     largest = [of(*combination) for combination in combinations]
@@ -138,12 +146,13 @@ def _measure(
         for each in largest:
             each.cut.close()
 
-        def add(sizes: list[Sizes], blocks: list[Ranked]) -> None:
+        def add(sizes: list[Sizes], floor: np.ndarray, blocks: list[Ranked]) -> None:
             for each in sizes:
                 each.add(blocks)
+            floor[:] = np.min([each.floor() for each in sizes], axis=0)
 
         for blocks in gather(largest, floors, parts, pool, 2):
-            list(pool.map(add, found, blocks))
+            list(pool.map(add, found, floors, blocks))
     return list(itertools.chain.from_iterable(found))
 
 
@@ -159,10 +168,9 @@ def _last_scores(selected: Selected, found: list[Sizes]) -> list[np.ndarray]:
     log_odds = np.concatenate([each.last.log_odds[own] for each, own in rows])
     if selected.ranking.open_part is not ScoreTable:
         identity = np.concatenate([each.last_identity[own] for each, own in rows])
-        last = pd.DataFrame({"identity": identity, "class_id": np.concatenate(classes)})
-        known = last.drop_duplicates()
-        stored, _ = look_up(selected.parts, known.identity.to_numpy(), known.class_id.to_numpy())
-        log_odds = last.merge(known.assign(log_odds=stored), how="left").log_odds.to_numpy()
+        last = np.stack([identity, np.concatenate(classes)])
+        (identity, class_id), place = np.unique(last, axis=1, return_inverse=True)
+        log_odds = look_up(selected.parts, identity, class_id)[0].take(place)
     return np.split(score_of(log_odds), np.cumsum([len(own) for own in classes])[:-1])
 
 
