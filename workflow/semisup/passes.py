@@ -1,8 +1,8 @@
 """One pass over the images of a part: each is decoded once, for all that is made of it.
 
 Each shard is committed when it is done, in a work folder under a name that says what was made of
-what, so a killed job goes on with the first shard that is missing. Where commits are kept, a job that
-is run again makes only the shards that have changed; those that only moved are found.
+what, so a killed job goes on with the first shard that is missing. Where what was made is kept, a job
+that is run again makes only the shards that have changed; those that only moved are found.
 """
 
 import logging
@@ -63,13 +63,15 @@ class Maker(Protocol):
     def columns(self) -> dict[str, Any]: ...
 
 
-class Committed(NamedTuple):
-    """The shards of a part, each with what was made of its samples, in order.
+class Shards(NamedTuple):
+    """The shards of a part as its manifest has them, and the file each is committed to, in order.
 
-    Equal tars share what was made of them.
+    Equal tars share a file. ``schema``: of these files, a row per sample of the shard.
     """
 
     samples: Samples
+    tars: list[dict[str, Any]]
+    makers: list[Maker]
     work: Path
     paths: list[Path]
     schema: pa.Schema
@@ -79,24 +81,18 @@ class Committed(NamedTuple):
         shards = [tables.read_table(path, self.schema, columns) for path in self.paths]
         return pa.concat_tables(shards).unify_dictionaries()
 
-    def keep(self) -> None:
-        """Remove what was committed of these tars with other settings or weights."""
-        commits.remove_others(self.paths)
-
     def discard(self) -> None:
         """Remove all of a work folder that no other part has: they are as large as the tables."""
         if self.work.exists():  # a part may have no tar
             shutil.rmtree(self.work)
 
 
-def commit_shards(
-    manifest: Path, work: Path, makers: list[Maker], settings: str, batch_size: int, workers: int
-) -> Committed:
-    """Make what is missing of the shards of a part.
+def open_shards(manifest: Path, work: Path, makers: list[Maker], settings: str) -> Shards:
+    """The shards of a part, nothing made of them yet.
 
     ``settings``: canonical; with the weights and the content of the shard they name what is committed.
-    ``work``: of all parts where commits are kept, as a shard may come to be in another one; of one
-    part where they are discarded, as another may hold an equal tar.
+    ``work``: of all parts where what is committed is kept, as a shard may come to be in another one;
+    of one part where it is discarded, as another may hold an equal tar.
     """
     samples = read_samples([manifest])
     with_what = f"{settings}{samples.max_pixels}"
@@ -104,16 +100,21 @@ def commit_shards(
     schema = pa.schema([*schemas.STATUS, *(f for maker in makers for f in maker.schema)])
     shards = tables.read_json(manifest)["shards"]
     paths = [commits.commit_path(work, shard["sha256"], with_what) for shard in shards]
+    return Shards(samples, shards, makers, work, paths, schema)
+
+
+def commit_shards(shards: Shards, batch_size: int, workers: int) -> None:
+    """Make what is missing of the shards of a part."""
     missing: dict[Path, int] = {}  # of equal tars the first
-    for shard, path in zip(shards, paths, strict=True):
-        if path not in missing and not _is_whole(path, schema, shard["num_samples"]):
+    for shard, path in zip(shards.tars, shards.paths, strict=True):
+        if path not in missing and not _is_whole(path, shards.schema, shard["num_samples"]):
             missing[path] = shard["shard_id"]
-    if num_done := len(shards) - len(missing):
-        log.info("%d of %d shards are done already", num_done, len(shards))
-    made = _make(samples, list(missing.values()), makers, batch_size, workers) if missing else ()
+    if num_done := len(shards.tars) - len(missing):
+        log.info("%d of %d shards are done already", num_done, len(shards.tars))
+    ids = list(missing.values())
+    made = _make(shards.samples, ids, shards.makers, batch_size, workers) if ids else ()
     for path, (_, columns) in zip(missing, made, strict=True):
-        tables.write_table(path, columns, schema)
-    return Committed(samples, work, paths, schema)
+        tables.write_table(path, columns, shards.schema)
 
 
 def _is_whole(path: Path, schema: pa.Schema, num_samples: int) -> bool:

@@ -28,7 +28,8 @@ def main(
 ) -> None:
     """Compare each part's statuses with its manifest, shard by shard; write counts and failures.
 
-    All parts are scored now: what scoring keeps of tars that have left U is removed.
+    All parts are scored now: what scoring keeps of tars that have left U is removed, and what it
+    keeps twice.
 
     Raises DataError naming the shard whose samples are not all accounted for, the part whose scores
     are not those of its images, or one of which too many samples failed.

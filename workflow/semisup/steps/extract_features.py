@@ -32,22 +32,17 @@ def main(
     """Write the feature of each image that has one, and a row with fingerprints for each sample."""
     memory.keep_freed()
     maker = FeatureMaker(passes.open_eye(weights, settings.precision))
-    committed = passes.commit_shards(
-        manifest,
-        features.parent / "work" / features.stem,
-        [maker],
-        settings.canonical(),
-        settings.batch_size,
-        workers,
-    )
-    _refuse_unread(committed)
-    write_part(committed, features, images)
-    committed.discard()
+    work = features.parent / "work" / features.stem
+    shards = passes.open_shards(manifest, work, [maker], settings.canonical())
+    passes.commit_shards(shards, settings.batch_size, workers)
+    _refuse_unread(shards)
+    write_part(shards, features, images)
+    shards.discard()
 
 
-def _refuse_unread(committed: passes.Committed) -> None:
+def _refuse_unread(shards: passes.Shards) -> None:
     """An image that is scored but was not compared could be selected, whatever it is a copy of."""
-    found = committed.read(["status", "reason"])
+    found = shards.read(["status", "reason"])
     unread = found.filter(pc.equal(found["status"].cast(pa.string()), tars.READ_ERROR))
     if len(unread):
         raise DataError(
@@ -82,18 +77,18 @@ class FeatureMaker:
         }
 
 
-def write_part(committed: passes.Committed, features: Path, images: Path) -> None:
+def write_part(shards: passes.Shards, features: Path, images: Path) -> None:
     """The tables of a part whose shards are all committed."""
-    samples = committed.samples.table
-    described = committed.read(["status", "reason", "pixel_hash", "perceptual_hash"])
+    samples = shards.samples.table
+    described = shards.read(["status", "reason", "pixel_hash", "perceptual_hash"])
     status = np.array(described["status"].to_pylist(), object)
     reason = np.array(described["reason"].to_pylist(), object)
     start, has_feature = 0, np.zeros(len(samples), bool)
 
     def blocks() -> Iterator[dict[str, Any]]:
         nonlocal start
-        for path in committed.paths:
-            vectors = tables.read_table(path, committed.schema, ["feature"])["feature"]
+        for path in shards.paths:
+            vectors = tables.read_table(path, shards.schema, ["feature"])["feature"]
             own = slice(start, start + len(vectors))
             here = np.flatnonzero(pc.binary_length(vectors).to_numpy())
             has_feature[own][here] = True

@@ -27,17 +27,12 @@ def main(
         score_shards.ScoreMaker(passes.open_eye(weights, score.precision), score.classes_per_image),
         extract_features.FeatureMaker(passes.open_eye(descriptor, describe.precision)),
     ]
-    committed = passes.commit_shards(
-        manifest,
-        scores.parent / "work-described" / scores.stem,
-        makers,
-        settings.canonical(),
-        score.batch_size,
-        workers,
-    )
-    score_shards.write_part(score, committed, scores, images)
-    extract_features.write_part(committed, features, described)
-    committed.discard()
+    work = scores.parent / "work-described" / scores.stem
+    shards = passes.open_shards(manifest, work, makers, settings.canonical())
+    passes.commit_shards(shards, score.batch_size, workers)
+    score_shards.write_part(score, shards, scores, images)
+    extract_features.write_part(shards, features, described)
+    shards.discard()
 
 
 if __name__ == "__main__":

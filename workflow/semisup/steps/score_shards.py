@@ -9,7 +9,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from semisup import devices, inference, memory, models, passes, schemas, settings, tables, tars
+from semisup import (
+    devices,
+    inference,
+    memory,
+    models,
+    passes,
+    schemas,
+    scored_shards,
+    settings,
+    tables,
+    tars,
+)
 from semisup.scores import write_scores
 from semisup.selection import Ranked
 from semisup.steps import run
@@ -32,16 +43,12 @@ def main(
     """
     memory.keep_freed()
     maker = ScoreMaker(passes.open_eye(weights, settings.precision), settings.classes_per_image)
-    committed = passes.commit_shards(
-        manifest,
-        scores.parent / "work",
-        [maker],
-        settings.canonical(),
-        settings.batch_size,
-        workers,
-    )
-    write_part(settings, committed, scores, images)
-    committed.keep()
+    work = scores.parent / "work"
+    shards = passes.open_shards(manifest, work, [maker], settings.canonical())
+    scored_shards.restore(shards, settings.classes_per_image)
+    passes.commit_shards(shards, settings.batch_size, workers)
+    write_part(settings, shards, scores, images)
+    scored_shards.link(shards, scores, images)
 
 
 class ScoreMaker:
@@ -76,15 +83,15 @@ class ScoreMaker:
 
 
 def write_part(
-    settings: settings.ScoreShards, committed: passes.Committed, scores: Path, images: Path
+    settings: settings.ScoreShards, shards: passes.Shards, scores: Path, images: Path
 ) -> None:
     """The tables of a part whose shards are all committed.
 
     Raises DataError where the logits of an image have no finite logsumexp.
     """
     numerics = devices.numerics(settings.precision)
-    scored = committed.read(["class_ids", "log_odds", "logsumexp", "status", "reason"])
-    samples = committed.samples.table
+    scored = shards.read(["class_ids", "log_odds", "logsumexp", "status", "reason"])
+    samples = shards.samples.table
     if not np.isfinite(scored["logsumexp"].to_numpy()).all():
         raise DataError(f"{images}: logsumexp is not finite; the teacher's weights are bad.")
     ranked = _ranked(scored, tables.identity(samples))

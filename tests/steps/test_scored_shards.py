@@ -1,0 +1,171 @@
+"""Scores of tars that moved to other parts are found in the tables they were written to."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chains import SHARDS, Chain, chain, digest, scored, teacher
+
+from conftest import Dataset
+from semisup import commits, passes, scored_shards, tables
+
+__all__ = ["chain", "scored", "teacher"]
+
+TABLES = [
+    "images-00000.parquet",
+    "images-00001.parquet",
+    "part-00000.parquet",
+    "part-00001.parquet",
+]
+
+
+def work(chain: Chain) -> list[Path]:
+    return sorted(chain.folder.glob("work/*/*"))
+
+
+def tables_of(folder: Path) -> list[str]:
+    return [digest(folder / name) for name in TABLES]
+
+
+def part_of_all(chain: Chain, make_dataset: Dataset) -> str:
+    """What the tables of one part of all tars hold, in the folder of the chain."""
+    (manifest,) = make_dataset(SHARDS, None, shards_per_part=len(SHARDS))
+    chain.score(0, manifest)
+    return digest(chain.folder / "part-00000.parquet") + digest(
+        chain.folder / "images-00000.parquet"
+    )
+
+
+def test_when_all_is_counted_no_score_is_stored_twice(chain: Chain) -> None:
+    of_tables = {(chain.folder / name).stat().st_ino for name in TABLES}
+    assert {path.stat().st_ino for path in work(chain)} > of_tables
+    chain.count()
+    assert {path.stat().st_ino for path in work(chain)} == of_tables
+
+
+def test_what_is_restored_is_what_was_committed(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the byte, failures included, so that it does not matter how often a tar moves."""
+    committed = {path: digest(path) for path in work(chain) if path.name.count("-") == 1}
+    assert len(committed) == len(SHARDS)
+    chain.count()
+    assert not any(path.exists() for path in committed)
+    restored: dict[Path, str] = {}
+    original = scored_shards.restore
+
+    def restore(shards: passes.Shards, classes_per_image: int) -> None:
+        original(shards, classes_per_image)
+        restored.update({path: digest(path) for path in shards.paths})
+
+    monkeypatch.setattr(scored_shards, "restore", restore)
+    for i, manifest in enumerate(chain.manifests):
+        chain.score(i, manifest)
+    assert restored == committed
+
+
+def test_tars_in_other_parts_are_found_in_the_tables_of_the_former(
+    chain: Chain, make_dataset: Dataset, scored: list[list[int]]
+) -> None:
+    calm = tables_of(chain.folder)
+    chain.count()
+    together = part_of_all(chain, make_dataset)
+    assert scored == []
+    chain.folder.joinpath("elsewhere").mkdir()
+    alone = Chain(
+        chain.folder / "elsewhere", make_dataset(SHARDS, None, shards_per_part=4), chain.teacher
+    )
+    assert together == digest(alone.folder / "part-00000.parquet") + digest(
+        alone.folder / "images-00000.parquet"
+    )
+    del scored[:]
+    back = Chain(chain.folder, make_dataset(SHARDS, None, shards_per_part=2), chain.teacher)
+    assert scored == []
+    assert tables_of(back.folder) == calm
+    back.count()
+    assert len({path.stat().st_ino for path in work(back)}) == len(TABLES)
+
+
+@pytest.mark.parametrize("damaged", ["part-00000.parquet", "images-00000.parquet"])
+def test_shards_of_a_damaged_table_are_scored_again(
+    chain: Chain, scored: list[list[int]], damaged: str
+) -> None:
+    """Though it is deleted, as its message says, the links lead to the same bytes."""
+    calm = tables_of(chain.folder)
+    chain.count()
+    table = chain.folder / damaged
+    with open(table, "r+b") as file:
+        file.seek(30)
+        file.write(b"\xff\x00\xff\x00")
+    table.unlink()
+    for i, manifest in enumerate(chain.manifests):
+        chain.score(i, manifest)
+    assert scored == [[0, 1]]
+    assert tables_of(chain.folder) == calm
+
+
+def test_scores_beside_images_of_others_are_scored_again(
+    chain: Chain, scored: list[list[int]]
+) -> None:
+    chain.count()
+    of_first = [
+        path for path in work(chain) if path.samefile(chain.folder / "images-00000.parquet")
+    ]
+    for path in of_first:
+        path.unlink()
+        os.link(chain.folder / "images-00001.parquet", path)
+    chain.score(0, chain.manifests[0])
+    assert scored == [[0, 1]]
+
+
+def test_where_files_cannot_be_linked_scores_are_kept_as_rows(
+    chain: Chain, scored: list[list[int]], monkeypatch: pytest.MonkeyPatch, make_dataset: Dataset
+) -> None:
+    def no_links(*_: Any) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", no_links)
+    run = Chain(chain.folder / "run", chain.manifests, chain.teacher)
+    run.count()
+    assert [path.name.count("-") for path in work(run)] == [1] * len(SHARDS)
+    del scored[:]
+    part_of_all(run, make_dataset)
+    assert scored == []
+
+
+def test_rows_are_kept_until_both_tables_are_linked(chain: Chain, scored: list[list[int]]) -> None:
+    """A job may be killed between the two."""
+    for path in work(chain):
+        if path.name.endswith(".images.parquet"):
+            path.unlink()
+    chain.count()
+    assert sum(path.name.count("-") == 1 for path in work(chain)) == len(SHARDS)
+    chain.score(0, chain.manifests[0])
+    assert scored == []
+
+
+def test_tars_are_found_in_any_of_the_tables_that_hold_them(
+    chain: Chain, make_dataset: Dataset, scored: list[list[int]]
+) -> None:
+    """Two parts may hold equal tars; the tables of one may be gone."""
+    manifests = make_dataset([SHARDS[0], SHARDS[0]], None, "equal", 1)
+    run = Chain(chain.folder / "equal", manifests, chain.teacher)
+    run.count()
+    del scored[:]
+    for i, manifest in enumerate(manifests):
+        run.score(i, manifest)
+    assert scored == []
+
+
+def test_a_link_is_of_one_tar_in_one_part(tmp_path: Path) -> None:
+    one, other = (commits.commit_path(tmp_path, sha, "with") for sha in ("a" * 64, "b" * 64))
+    tables.write_bytes(tmp_path / "table", b"")
+    parts = [commits.part_digest({0: "a" * 64, 1: sha}) for sha in ("b" * 64, "c" * 64)]
+    linked = commits.link(one, parts[0], 0, tmp_path / "table", tmp_path / "table")
+    assert commits.find_links(one) == [linked] and commits.find_links(other) == []
+    again = commits.link(one, parts[1], 0, tmp_path / "table", tmp_path / "table")
+    assert {each.part for each in commits.find_links(one)} == set(parts)
+    commits.remove_others([one], [again])
+    assert commits.find_links(one) == [again]
