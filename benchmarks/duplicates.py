@@ -392,8 +392,10 @@ def extract(count: int) -> dict:
     from sklearn.datasets import load_sample_images
 
     from semisup import fingerprints, loader, memory, models, transforms
+    from semisup.settings import Preprocessing
 
     memory.keep_freed()
+    imagenet = Preprocessing(image_size=224, resize=256)
     photographs = [Image.fromarray(p) for p in load_sample_images().images]
     contents = []
     for i in range(count):
@@ -403,9 +405,9 @@ def extract(count: int) -> dict:
     torch.manual_seed(0)
     model = models.build("resnet18", 1000)
     names = [str(i) for i in range(1000)]
-    weights = models.Weights("resnet18", 224, 256, names, model.state_dict())
+    weights = models.Weights("resnet18", imagenet, names, model.state_dict())
     observe = models.observer(weights, "float32", THREADS)
-    fit = transforms.evaluation_transform(224, 256)
+    fit = transforms.evaluation_transform(imagenet)
     observe(torch.zeros(64, 3, 224, 224, dtype=torch.uint8))  # warm
     began, wall = time.process_time(), time.perf_counter()
     for start in range(0, count, 64):

@@ -21,8 +21,10 @@ from semisup import loader, transforms
 from semisup.config import Recipe
 from semisup.order import TrainingOrder
 from semisup.samples import read_samples
+from semisup.settings import Preprocessing
 
 BATCH = 256
+IMAGENET = Preprocessing(image_size=224, resize=256)
 SHARES = (0.0, 0.5, 0.99)
 
 
@@ -52,7 +54,7 @@ def ours(folder: Path) -> Callable[[int], int]:
     def make(first: int) -> int:
         seed = time.perf_counter_ns() % 2**31  # nothing of it is remembered
         order = TrainingOrder(np.arange(num_images), seed, num_images, BATCH)
-        transform = transforms.training_transform(Recipe(images=1), 224)
+        transform = transforms.training_transform(Recipe(images=1), IMAGENET)
         return len(
             next(loader.training_batches(samples, order, transform, 224, first, 0, 1, 0)).rows
         )

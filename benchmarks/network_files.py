@@ -21,10 +21,12 @@ from sklearn.linear_model import LogisticRegression
 from semisup import loader, models, settings, tars
 from semisup.images import MAX_PIXELS
 from semisup.samples import read_samples
+from semisup.settings import Preprocessing
 from semisup.steps import index_shards
 
 NUM_IMAGES = int(os.environ.get("NUM_IMAGES", "512"))
 NUM_SHARDS, NUM_CLASSES = 4, 20
+IMAGENET = Preprocessing(image_size=224, resize=256)
 ARCHS = ("resnet18", "resnet50", "resnet152")
 
 
@@ -71,11 +73,11 @@ def make_teacher(folder: Path, arch: str) -> None:
     torch.manual_seed(0)
     model = models.build(arch, NUM_CLASSES)
     names = [str(i) for i in range(NUM_CLASSES)]
-    weights = models.Weights(arch, 224, 256, names, model.state_dict())
+    weights = models.Weights(arch, IMAGENET, names, model.state_dict())
     describe = models.observer(weights, "float32", 2)
     samples = read_samples([folder / "whole" / "manifest-00000.json"])
     rows = np.arange(NUM_IMAGES)
-    batches = loader.evaluation_batches(samples, rows, 224, 256, 64, 0)
+    batches = loader.evaluation_batches(samples, rows, IMAGENET, 64, 0)
     features = torch.cat([describe(batch.images_NCHW).features_ND for batch in batches]).numpy()
     # The network gives features before they are normalised: their mean length makes up for it.
     clusters = KMeans(NUM_CLASSES, random_state=0, n_init=3).fit_predict(features)
@@ -92,7 +94,7 @@ def make_teacher(folder: Path, arch: str) -> None:
 def unnormalised_length(model: torch.nn.Module, samples: object) -> float:
     from semisup import transforms
 
-    batches = loader.evaluation_batches(samples, np.arange(16), 224, 256, 16, 0)  # type: ignore[arg-type]
+    batches = loader.evaluation_batches(samples, np.arange(16), IMAGENET, 16, 0)  # type: ignore[arg-type]
     caught: list[torch.Tensor] = []
     hook = model.fc.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))  # type: ignore[union-attr]
     with torch.inference_mode():

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
-from network_files import NUM_CLASSES, NUM_IMAGES
+from network_files import IMAGENET, NUM_CLASSES, NUM_IMAGES
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torchvision import transforms as v1
 
@@ -43,7 +43,7 @@ def train_ours(arch: str, folder: Path, output: Path) -> Result:
     recipe = Recipe(**RECIPE, global_batch_size=BATCH[arch])
     samples = read_samples([folder / "whole" / "manifest-00000.json"])
     trained = training.train(
-        "train", model, NUM_CLASSES, samples, recipe, 224, 0, output / "checkpoints",
+        "train", model, NUM_CLASSES, samples, recipe, IMAGENET, 0, output / "checkpoints",
         distributed.this_rank(), WORKERS, Nowhere(),
     )  # fmt: skip
     losses = [row["loss"] for row in trained.metrics]
@@ -163,7 +163,7 @@ def score_timm_damaged(arch: str, folder: Path, output: Path) -> Result:
 def load_ours(arch: str, folder: Path, output: Path) -> Result:
     samples = read_samples([folder / "whole" / "manifest-00000.json"])
     order = TrainingOrder(np.arange(NUM_IMAGES), 0, 4 * NUM_IMAGES, 32)
-    transform = transforms.training_transform(Recipe(images=1), 224)
+    transform = transforms.training_transform(Recipe(images=1), IMAGENET)
     batches = loader.training_batches(samples, order, transform, 224, 0, 0, 1, WORKERS)
     return {"num_images": sum(len(batch.rows) for batch in batches)}
 

@@ -82,7 +82,8 @@ def _type(annotation: Any) -> str:
     options = [o for o in getattr(annotation, "__args__", (annotation,)) if o is not type(None)]
     text = str(annotation)
     if "Literal" in text:
-        return " or ".join(f"`{option}`" for option in options)
+        named = [name for o in options for name in getattr(o, "__args__", (o,))]
+        return " or ".join(f"`{name}`" for name in named)
     if text.startswith("dict"):
         return f"names to [{options[1].__name__}](#{options[1].__name__.lower()})"
     if text.startswith("list"):
@@ -153,7 +154,8 @@ def conda_environment() -> str:
 def architectures() -> str:
     """Torchvision's classifiers, the names of their weights, and what these ask of images.
 
-    ``image_size``: where the network takes no other; ``other_normalization``: than ours.
+    ``image_size``: where the network takes no other; ``other_normalization``: than ours;
+    ``resize_size`` of a crop of ``crop_size``: where it is not ours; ``interpolation``: not bilinear.
     """
     module = torchvision.models
     found: dict[str, dict[str, dict[str, Any]]] = {}
@@ -165,6 +167,11 @@ def architectures() -> str:
             asked = {"image_size": weights.meta["min_size"][0]} if of_one_size else {}
             if (tuple(how.mean), tuple(how.std)) != (transforms.MEAN, transforms.STD):
                 asked["other_normalization"] = True
+            (crop,), (resize,) = how.crop_size, how.resize_size
+            if resize != round(crop * 256 / 224):
+                asked |= {"crop_size": crop, "resize_size": resize}
+            if how.interpolation.value != "bilinear":
+                asked["interpolation"] = how.interpolation.value
             found[name][weights.name] = asked
     return json.dumps(found, indent=1) + "\n"
 

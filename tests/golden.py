@@ -51,6 +51,7 @@ from semisup.steps import (
     train,
     train_cells,
 )
+from small import square
 
 GOLDEN = Path(__file__).with_name("golden.json")
 DESCRIBE = settings.ExtractFeatures(batch_size=4, precision="float32")
@@ -107,7 +108,7 @@ def of_folder() -> str:
 
 def of_weights() -> str:
     made = settings.ImportWeights(
-        arch=inputs.ARCH, image_size=8, resize=8, weights="checkpoint.pth", classes=inputs.CLASSES
+        arch=inputs.ARCH, preprocessing=square(8), weights="checkpoint.pth", classes=inputs.CLASSES
     )
     import_weights.main(made, Path("imported.pt"), Path("imported.txt"))
     weights = models.load(Path("imported.pt"))
@@ -122,7 +123,7 @@ def of_training() -> list[float]:
         images=36, global_batch_size=9, base_lr=0.1, crop="padded", mixup=0.2, cpu_threads=1
     )
     made = settings.Train(
-        arch=inputs.ARCH, image_size=8, resize=8, classes=inputs.CLASSES, recipe=recipe, seed=2
+        arch=inputs.ARCH, preprocessing=square(8), classes=inputs.CLASSES, recipe=recipe, seed=2
     )
     names = [
         Path("trained", name) for name in ("c", "weights.pt", "classes.txt", "metrics.parquet")

@@ -11,6 +11,7 @@ from semisup.samples import read_samples
 from semisup.scores import write_scores
 from semisup.selection import Ranked
 from semisup.steps import index_shards
+from small import square
 
 CLASSES = ["ant", "bee", "cow"]
 ARCH = "cifar_resnet8_w4"
@@ -64,7 +65,7 @@ def prepare() -> None:
         positive = name.endswith(("running_var", "num_batches_tracked"))
         made = np.asarray(np.abs(values) + 0.05 if positive else values)
         state[name] = torch.tensor(made, dtype=tensor.dtype)
-    models.save(Path("weights.pt"), models.Weights(ARCH, 8, 8, CLASSES, state))
+    models.save(Path("weights.pt"), models.Weights(ARCH, square(8), CLASSES, state))
     torch.save(state, "checkpoint.pth")
     models.write_classes(Path("classes.txt"), CLASSES)
     for part in range(3):

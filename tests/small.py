@@ -12,6 +12,8 @@ import yaml
 from hypothesis import strategies as st
 from PIL import Image
 
+from semisup.settings import Preprocessing
+
 ROOT = Path(__file__).parents[1]
 
 CONFIG = """
@@ -47,6 +49,11 @@ duplicates:
   remove: {closest: 3, max_distance: 0.2}
 evaluate: {on: [validation, test]}
 """
+
+
+def square(side: int) -> Preprocessing:
+    """Images of this side, nothing cut off."""
+    return Preprocessing(image_size=side, resize=side)
 
 
 def read_config() -> dict[str, Any]:

@@ -158,6 +158,8 @@ ROWS = [
         f"train {SCORE}", TEACHER),
     Row("models.*.resize", "of a student", {"models.student.resize": 40},
         f"train {PRETRAIN}", {"model": "student baseline"}),
+    Row("models.*.interpolation", "of a teacher", {"models.teacher.interpolation": "bicubic"},
+        f"train {SCORE}", TEACHER),
     Row("models.*.weights", "of a descriptor that is a teacher too",
         {"models.given.weights": "data/other.pt"},
         f"import_weights {DESCRIBE} calibrate_duplicates {CELLS} finetune {SCORE}",

@@ -13,7 +13,7 @@ from conftest import Dataset, make_jpeg
 from semisup import images, loader, tars, transforms
 from semisup.samples import read_samples
 from semisup.tables import DataError
-from small import encode
+from small import encode, square
 
 
 def noise(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
@@ -74,7 +74,7 @@ def test_an_image_that_changed_since_it_was_indexed_is_not_learned(make_dataset:
     other = contents[2][:-40] + bytes(10) + contents[2][-30:]
     path.write_bytes(path.read_bytes().replace(contents[2], other))
     rows = np.arange(4)
-    batches = list(loader.evaluation_batches(samples, rows, 8, 8, batch_size=1, workers=0))
+    batches = list(loader.evaluation_batches(samples, rows, square(8), batch_size=1, workers=0))
     assert [len(batch.rows) for batch in batches] == [1, 1, 0, 1]
     with pytest.raises(DataError, match="the tar has changed since it was indexed"):
         loader.refuse_unread(batches[2])

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from semisup import models, transforms
+from small import square
 
 CPU = torch.device("cpu")
 CLASSES = [str(i) for i in range(10)]
@@ -18,7 +19,7 @@ def make_weights(arch: str) -> models.Weights:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.1)
             nn.init.uniform_(module.running_var, 0.5, 2)
-    return models.Weights(arch, 32, 32, CLASSES, model.state_dict())
+    return models.Weights(arch, square(32), CLASSES, model.state_dict())
 
 
 def noise(count: int) -> torch.Tensor:
@@ -92,7 +93,7 @@ def test_the_last_layer_is_kept_for_the_same_classes_and_else_said_to_be_random(
     caplog.set_level("INFO")
     state = models.build("cifar_resnet8_w4", len(before)).state_dict()
     model = models.build("cifar_resnet8_w4", len(now))
-    models.start_from(model, models.Weights("cifar_resnet8_w4", 32, 32, before, state), now)
+    models.start_from(model, models.Weights("cifar_resnet8_w4", square(32), before, state), now)
     own = model.state_dict()
     assert torch.equal(own["stem.0.weight"], state["stem.0.weight"])
     assert torch.equal(own["fc.weight"], state["fc.weight"]) == kept

@@ -6,12 +6,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semisup import settings as step_settings
 from semisup.checks import ConfigError, load_config, trainings
 from semisup.datasets import DIGITS
+from semisup.network_checks import read_architectures
 from semisup.plan import Plan
 from semisup.settings import Settings
 from small import ROOT, mutated, read_config
@@ -294,9 +296,10 @@ def test_a_model_may_start_from_the_last_weights_of_another() -> None:
 
 
 def test_a_baseline_has_its_students_arch_size_and_budget() -> None:
-    plan = make()
+    plan = make(models__student__interpolation="bicubic")
     made = step_settings.Train.model_validate_json(plan.train(at(model="baseline", stage="train")))
-    assert (made.arch, made.image_size, made.resize) == ("cifar_resnet8_w8", 28, 32)
+    how = step_settings.Preprocessing(image_size=28, resize=32, interpolation="bicubic")
+    assert (made.arch, made.preprocessing) == ("cifar_resnet8_w8", how)
     assert made.recipe.images == 300 + 50
     own = plan.config.recipes["supervised"]
     assert made.recipe == own.model_copy(update={"images": 350})
@@ -311,8 +314,54 @@ def test_a_teacher_has_the_budget_of_its_recipe() -> None:
 def test_images_are_resized_in_imagenets_proportion_unless_told(image_size: int) -> None:
     plan = make(models__teacher__image_size=image_size)
     made = step_settings.Train.model_validate_json(plan.train(at(model="teacher", stage="train")))
-    assert made.resize == round(image_size * 256 / 224)
-    assert made.resize >= image_size
+    how = made.preprocessing
+    assert (how.image_size, how.interpolation) == (image_size, "bilinear")
+    assert how.resize == round(image_size * 256 / 224) >= image_size
+
+
+def preprocessing(*models: dict[str, Any]) -> list[step_settings.Preprocessing]:
+    plan = make(**{f"models__m{i}": model for i, model in enumerate(models)})
+    places = [at(model=f"m{i}", stage="imported") for i in range(len(models))]
+    made = step_settings.ImportWeights
+    return [made.model_validate_json(plan.import_weights(each)).preprocessing for each in places]
+
+
+def test_images_are_resized_as_torchvisions_weights_expect() -> None:
+    """All of them, at their own size: with another filter they are worse than they are said to be."""
+    names = [
+        (arch, name)
+        for arch, weights in read_architectures().items()
+        for name, asked in weights.items()
+        if "other_normalization" not in asked
+    ]
+    theirs = [torchvision.models.get_model_weights(arch)[name].transforms() for arch, name in names]
+    ours = preprocessing(
+        *(
+            {"arch": arch, "weights": f"torchvision:{name}", "image_size": their.crop_size[0]}
+            for (arch, name), their in zip(names, theirs, strict=True)
+        )
+    )
+    for how, their in zip(ours, theirs, strict=True):
+        assert [how.resize] == their.resize_size
+        assert how.interpolation == their.interpolation.value
+    assert sum(how.interpolation == "bicubic" for how in ours) > 20
+    assert sum(how.resize != round(how.image_size * 256 / 224) for how in ours) > 50
+
+
+def test_images_are_resized_as_the_configuration_says_whatever_the_weights() -> None:
+    model = {"arch": "efficientnet_b3", "weights": "torchvision:IMAGENET1K_V1", "image_size": 300}
+    told = {"resize": 310, "interpolation": "bilinear"}
+    default, how = preprocessing(model, model | told)
+    assert (default.resize, default.interpolation) == (320, "bicubic")
+    assert (how.resize, how.interpolation) == (310, "bilinear")
+
+
+def test_a_file_named_as_torchvisions_weights_asks_nothing_of_images(tmp_path: Path) -> None:
+    file = tmp_path / "IMAGENET1K_V1"
+    file.touch()
+    model = {"arch": "efficientnet_b3", "weights": str(file), "classes": ["a", "b"]}
+    (how,) = preprocessing(model | {"image_size": 300})
+    assert (how.resize, how.interpolation) == (round(300 * 256 / 224), "bilinear")
 
 
 def test_a_student_learns_the_classes_of_its_teacher() -> None:

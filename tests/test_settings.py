@@ -31,6 +31,9 @@ values = {
     dict[str, str]: st.dictionaries(text, text),
     float | None: st.none() | st.floats(0, 2),
     Remove: st.builds(Remove, closest=st.integers(0, 9)),
+    step_settings.Preprocessing: st.builds(
+        step_settings.Preprocessing, image_size=st.integers(1, 9), resize=st.integers(1, 9)
+    ),
     Recipe: st.builds(Recipe, images=st.integers(1, 10**9), base_lr=st.floats(1e-9, 10.0)),
     step_settings.Classes | None: st.none() | st.lists(text, max_size=3),
     Remove | None: st.none() | st.builds(Remove, closest=st.integers(0, 9)),
@@ -51,7 +54,11 @@ any_settings = st.sampled_from(KINDS).flatmap(any_of)
 
 
 def train(**changes: Any) -> Train:
-    made = {"arch": "resnet18", "image_size": 224, "resize": 256, "classes": ["a", "b"]}
+    made = {
+        "arch": "resnet18",
+        "preprocessing": {"image_size": 224, "resize": 256},
+        "classes": ["a", "b"],
+    }
     return Train.model_validate({**made, "recipe": Recipe(images=1), "seed": 0, **changes})
 
 
@@ -90,7 +97,8 @@ def test_the_order_of_classes_is_part_of_the_text() -> None:
 
 
 def test_swapped_values_are_other_text() -> None:
-    one, other = train(image_size=224, resize=256), train(image_size=256, resize=224)
+    sides = {"image_size": 224, "resize": 256}, {"image_size": 256, "resize": 224}
+    one, other = (train(preprocessing=each) for each in sides)
     assert one.canonical() != other.canonical()
 
 
@@ -145,7 +153,10 @@ def test_classes_that_are_numbers_are_handed_over_as_their_number() -> None:
     """21,841 of them would fill a command."""
     classes = [str(i) for i in range(21_841)]
     made = step_settings.ImportWeights(
-        arch="resnet18", image_size=224, resize=256, weights="w.pt", classes=classes
+        arch="resnet18",
+        preprocessing={"image_size": 224, "resize": 256},
+        weights="w.pt",
+        classes=classes,
     )
     assert json.loads(made.canonical())["classes"] == 21_841
     assert step_settings.ImportWeights.model_validate_json(made.canonical()) == made

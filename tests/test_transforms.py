@@ -5,9 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torchvision.transforms import v2
+from torchvision.transforms._presets import ImageClassification
 
 from semisup import models, transforms
 from semisup.config import Recipe
+from semisup.settings import Preprocessing
+from small import square
 
 CROPS = ["random_resized", "padded", "none"]
 CPU = torch.device("cpu")
@@ -47,7 +50,9 @@ def test_read_only_pixels_become_a_tensor_of_its_own() -> None:
 def test_evaluation_makes_a_square_of_any_image(
     height: int, width: int, image_size: int, margin: int
 ) -> None:
-    transform = transforms.evaluation_transform(image_size, image_size + margin)
+    transform = transforms.evaluation_transform(
+        Preprocessing(image_size=image_size, resize=image_size + margin)
+    )
     result = transform(noise(height, width))
     assert result.shape == (3, image_size, image_size)
     assert result.dtype == torch.uint8
@@ -55,19 +60,21 @@ def test_evaluation_makes_a_square_of_any_image(
 
 def test_evaluation_leaves_an_image_of_the_right_size_as_it_is() -> None:
     image = noise(32, 32)
-    assert torch.equal(transforms.evaluation_transform(32, 32)(image), image)
+    assert torch.equal(transforms.evaluation_transform(square(32))(image), image)
 
 
 def test_evaluation_takes_the_middle() -> None:
     image = noise(40, 60)
     middle = image[:, 10:30, 20:40]
-    assert torch.equal(transforms.evaluation_transform(20, 40)(image), middle)
+    assert torch.equal(
+        transforms.evaluation_transform(Preprocessing(image_size=20, resize=40))(image), middle
+    )
 
 
 def test_evaluation_scales_the_shorter_side_and_keeps_the_proportions() -> None:
     image = torch.zeros(3, 16, 64, dtype=torch.uint8)
     image[:, :, 24:40] = 255  # the middle quarter of the width is white
-    assert int(transforms.evaluation_transform(8, 8)(image).float().mean()) >= 240
+    assert int(transforms.evaluation_transform(square(8))(image).float().mean()) >= 240
 
 
 @pytest.mark.parametrize("crop", CROPS)
@@ -75,7 +82,9 @@ def test_evaluation_scales_the_shorter_side_and_keeps_the_proportions() -> None:
 def test_training_makes_a_square_of_any_image(
     crop: str, height: int, width: int, image_size: int
 ) -> None:
-    result = transforms.training_transform(recipe(crop, True), image_size)(noise(height, width))
+    result = transforms.training_transform(recipe(crop, True), square(image_size))(
+        noise(height, width)
+    )
     assert result.shape == (3, image_size, image_size)
     assert result.dtype == torch.uint8
 
@@ -83,7 +92,7 @@ def test_training_makes_a_square_of_any_image(
 @pytest.mark.parametrize("crop", CROPS)
 @given(seed=st.integers(0, 2**63 - 1))
 def test_training_depends_on_torchs_seed_alone(crop: str, seed: int) -> None:
-    transform = transforms.training_transform(recipe(crop, True), 24)
+    transform = transforms.training_transform(recipe(crop, True), square(24))
     results = []
     for _ in range(2):
         np.random.seed(len(results))
@@ -94,7 +103,7 @@ def test_training_depends_on_torchs_seed_alone(crop: str, seed: int) -> None:
 
 @pytest.mark.parametrize("crop", ["random_resized", "padded"])
 def test_training_crops_differ_from_seed_to_seed(crop: str) -> None:
-    transform = transforms.training_transform(recipe(crop), 24)
+    transform = transforms.training_transform(recipe(crop), square(24))
     results = set()
     for seed in range(10):
         torch.manual_seed(seed)
@@ -106,26 +115,47 @@ def test_training_crops_differ_from_seed_to_seed(crop: str) -> None:
 def test_a_padded_crop_shifts_by_at_most_an_eighth(seed: int) -> None:
     image = noise(32, 32)
     torch.manual_seed(seed)
-    result = transforms.training_transform(recipe("padded"), 32)(image)
+    result = transforms.training_transform(recipe("padded"), square(32))(image)
     padded = torch.nn.functional.pad(image, (4, 4, 4, 4))
     shifts = [(y, x) for y in range(9) for x in range(9)]
     assert any(torch.equal(result, padded[:, y : y + 32, x : x + 32]) for y, x in shifts)
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_what_evaluation_sees_is_what_torchvisions_own_shows(interpolation: str) -> None:
+    how = Preprocessing(image_size=24, resize=28, interpolation=interpolation)
+    mode = v2.InterpolationMode(interpolation)
+    theirs = ImageClassification(crop_size=24, resize_size=28, interpolation=mode)
+    image = noise(40, 60)
+    ours = transforms.normalize(transforms.evaluation_transform(how)(image)[None], CPU)[0]
+    one_level = 1.01 / 255 / min(transforms.STD)  # theirs rounds elsewhere
+    assert (ours - theirs(v2.functional.to_pil_image(image))).abs().max() < one_level
+
+
+@pytest.mark.parametrize("crop", ["random_resized", "padded", "none"])
+def test_training_resizes_as_evaluation_does(crop: str) -> None:
+    image, seen = noise(50, 50), []
+    for interpolation in ("bilinear", "bicubic"):
+        how = Preprocessing(image_size=24, resize=24, interpolation=interpolation)
+        torch.manual_seed(1)
+        seen.append(transforms.training_transform(recipe(crop), how)(image))
+    assert not torch.equal(*seen)
+
+
 def test_without_crop_and_flip_training_sees_what_evaluation_sees() -> None:
     image = noise(30, 50)
-    training = transforms.training_transform(recipe("none"), 24)
-    assert torch.equal(training(image), transforms.evaluation_transform(24, 24)(image))
+    training = transforms.training_transform(recipe("none"), square(24))
+    assert torch.equal(training(image), transforms.evaluation_transform(square(24))(image))
 
 
 @given(st.integers(0, 10_000))
 def test_without_flip_nothing_is_mirrored(seed: int) -> None:
     torch.manual_seed(seed)
-    assert torch.equal(transforms.training_transform(recipe(), 24)(noise()), noise())
+    assert torch.equal(transforms.training_transform(recipe(), square(24))(noise()), noise())
 
 
 def test_with_flip_half_of_the_images_are_mirrored_and_nothing_else() -> None:
-    transform = transforms.training_transform(recipe(flip=True), 24)
+    transform = transforms.training_transform(recipe(flip=True), square(24))
     mirrored = 0
     for seed in range(200):
         torch.manual_seed(seed)
@@ -189,7 +219,7 @@ def test_a_recipe_without_mixing_mixes_nothing() -> None:
 
 def test_augmentation_follows_the_seed_and_changes_images() -> None:
     strong = recipe().model_copy(update={"rand_augment": 9, "random_erasing": 1.0})
-    transform = transforms.training_transform(strong, 24)
+    transform = transforms.training_transform(strong, square(24))
     results = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -201,7 +231,9 @@ def test_augmentation_follows_the_seed_and_changes_images() -> None:
 
 def test_what_is_erased_becomes_the_mean_colour() -> None:
     """It is erased before normalising; after that, as in torchvision's reference, it would be 0."""
-    erase = transforms.training_transform(recipe().model_copy(update={"random_erasing": 1.0}), 24)
+    erase = transforms.training_transform(
+        recipe().model_copy(update={"random_erasing": 1.0}), square(24)
+    )
     torch.manual_seed(0)
     normalized = transforms.normalize(erase(torch.full((3, 24, 24), 255).byte())[None], CPU)[0]
     erased = normalized[:, (normalized < 1).all(0)]
@@ -211,6 +243,6 @@ def test_what_is_erased_becomes_the_mean_colour() -> None:
 
 def test_rand_augment_interpolates_as_torchvisions_reference_does() -> None:
     strong = recipe().model_copy(update={"rand_augment": 9})
-    ways = transforms.training_transform(strong, 24).transforms
+    ways = transforms.training_transform(strong, square(24)).transforms
     (own,) = (way for way in ways if isinstance(way, v2.RandAugment))
     assert own.interpolation == v2.InterpolationMode.BILINEAR

@@ -13,6 +13,7 @@ from conftest import Dataset, make_jpeg
 from semisup import images, models, passes, settings, tables
 from semisup.config import Remove
 from semisup.steps import count_images, pack_selection, score_shards, select
+from small import square
 
 CLASSES = ["ant", "bee", "cow"]
 SHARDS = [
@@ -30,7 +31,7 @@ def teacher(tmp_path: Path) -> Path:
     torch.manual_seed(3)
     model = models.build("cifar_resnet8_w4", len(CLASSES))
     path = tmp_path / "weights.pt"
-    models.save(path, models.Weights("cifar_resnet8_w4", 12, 12, CLASSES, model.state_dict()))
+    models.save(path, models.Weights("cifar_resnet8_w4", square(12), CLASSES, model.state_dict()))
     models.write_classes(tmp_path / "classes.txt", CLASSES)
     return path
 

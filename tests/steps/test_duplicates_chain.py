@@ -26,7 +26,7 @@ from semisup.steps import (
     score_shards,
 )
 from semisup.tables import DataError
-from small import encode
+from small import encode, square
 
 CLASSES = ["ant", "bee", "cow"]
 DESCRIBE = settings.ExtractFeatures(batch_size=3, precision="float32")
@@ -57,7 +57,7 @@ def network(tmp_path: Path) -> Path:
 def save(path: Path, size: int, seed: int) -> Path:
     torch.manual_seed(seed)
     model = models.build("cifar_resnet8_w4", len(CLASSES))
-    models.save(path, models.Weights("cifar_resnet8_w4", size, size, CLASSES, model.state_dict()))
+    models.save(path, models.Weights("cifar_resnet8_w4", square(size), CLASSES, model.state_dict()))
     return path
 
 
@@ -504,7 +504,7 @@ def test_calibration_measures_each_kind_against_its_original(
     source = {"other": OTHER, "test": TEST}[row.evaluation_dataset]
     content = source[row.evaluation_shard_id * 3 + row.evaluation_sample_index][1]["jpg"]
     pixels = loader.decode(content).numpy().transpose(1, 2, 0)
-    fit = transforms.evaluation_transform(12, 12)
+    fit = transforms.evaluation_transform(square(12))
     images = [fit(transforms.to_tensor(p)) for p in (pixels, pixels[:, ::-1].copy())]
     one, other = models.observer(models.load(network), "float32", 1)(torch.stack(images))[1]
     assert row.distance == pytest.approx(float((one - other).norm()), abs=2e-3)

@@ -9,7 +9,7 @@ from conftest import Dataset
 from semisup import models, settings
 from semisup.steps import evaluate
 from semisup.tables import DataError
-from small import make_jpeg
+from small import make_jpeg, square
 
 ARCH = "cifar_resnet8_w4"
 
@@ -22,7 +22,7 @@ def test_a_network_without_finite_scores_is_refused_and_not_right_everywhere(
     state = models.build(ARCH, 3).state_dict()
     state["fc.bias"][1] = torch.nan
     weights = tmp_path / "weights.pt"
-    models.save(weights, models.Weights(ARCH, 32, 32, ["a", "b", "c"], state))
+    models.save(weights, models.Weights(ARCH, square(32), ["a", "b", "c"], state))
     made = settings.Evaluate(model="student", stage="finetune", datasets=["test"], batch_size=2)
     outputs = tmp_path / "evaluations.parquet", tmp_path / "predictions.parquet"
     with pytest.raises(DataError, match=r"^student finetune: scores of 'i0' in .*00000\.tar are"):

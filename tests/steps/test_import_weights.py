@@ -12,21 +12,23 @@ import torch
 import torchvision
 
 from semisup import foreign, models, settings, transforms
+from semisup.settings import Preprocessing
 from semisup.steps import import_weights
 from semisup.tables import DataError
+from small import square
 
 CLASSES = ["no", "yes", "maybe"]
 OTHER = models.build("cifar_resnet8_w4", 3).state_dict()
 ONE = torch.ones(1)
 STATE = models.build("cifar_resnet8_w4", 3).state_dict()
+HOW = Preprocessing(image_size=32, resize=36, interpolation="bicubic")
 
 
 def imported(tmp_path: Path, checkpoint: Any, classes: list[str] = CLASSES) -> models.Weights:
     torch.save(checkpoint, tmp_path / "mine.pth")
     own = settings.ImportWeights(
         arch="cifar_resnet8_w4",
-        image_size=32,
-        resize=36,
+        preprocessing=HOW,
         weights=str(tmp_path / "mine.pth"),
         classes=classes,
     )
@@ -59,7 +61,7 @@ def imported(tmp_path: Path, checkpoint: Any, classes: list[str] = CLASSES) -> m
 )
 def test_the_layouts_people_have_give_the_same_weights(tmp_path: Path, checkpoint: Any) -> None:
     weights = imported(tmp_path, checkpoint)
-    assert (weights.image_size, weights.resize, weights.classes) == (32, 36, CLASSES)
+    assert (weights.preprocessing, weights.classes) == (HOW, CLASSES)
     assert all(torch.equal(weights.state[name], tensor) for name, tensor in STATE.items())
     assert (tmp_path / "classes.txt").read_text().splitlines() == CLASSES
 
@@ -82,7 +84,7 @@ def test_torchvisions_inceptions_say_what_they_say_there(
         torchvision.models.WeightsEnum, "get_state_dict", lambda *_, **__: theirs.state_dict()
     )
     made = settings.ImportWeights(
-        arch=arch, image_size=96, resize=96, weights="torchvision:IMAGENET1K_V1",
+        arch=arch, preprocessing=square(96), weights="torchvision:IMAGENET1K_V1",
         classes=[str(i) for i in range(1000)],
     )  # fmt: skip
     paths = tmp_path / "weights.pt", tmp_path / "classes.txt"
@@ -103,7 +105,7 @@ def test_an_inception_of_another_program_sees_pixels_as_they_are(tmp_path: Path)
     theirs = torchvision.models.get_model("googlenet", num_classes=3, init_weights=True).eval()
     torch.save(theirs.state_dict(), tmp_path / "mine.pth")
     made = settings.ImportWeights(
-        arch="googlenet", image_size=64, resize=64, weights=str(tmp_path / "mine.pth"),
+        arch="googlenet", preprocessing=square(64), weights=str(tmp_path / "mine.pth"),
         classes=CLASSES,
     )  # fmt: skip
     import_weights.main(made, tmp_path / "weights.pt", tmp_path / "classes.txt")

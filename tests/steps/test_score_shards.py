@@ -16,6 +16,7 @@ from semisup import images, loader, models, samples, schemas, settings, tables, 
 from semisup.samples import read_samples
 from semisup.steps import count_images, score_shards
 from semisup.tables import DataError
+from small import square
 
 __all__ = ["chain", "scored", "teacher"]
 
@@ -53,7 +54,7 @@ def test_scores_are_the_softmax_of_the_teacher(chain: Chain) -> None:
     image = scores[(scores.shard_id == 0) & (scores.sample_index == 0)].sort_values("log_odds")
     weights = models.load(chain.teacher)
     pixels = images.decode(SHARDS[0][0][1]["jpg"])
-    sized = transforms.evaluation_transform(12, 12)(transforms.to_tensor(pixels))
+    sized = transforms.evaluation_transform(square(12))(transforms.to_tensor(pixels))
     p = models.predictor(weights, "float32", 1)(sized[None]).softmax(1)[0]
     best = p.sort(descending=True)
     assert image.class_id.tolist()[::-1] == best.indices[:2].tolist()

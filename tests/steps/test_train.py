@@ -24,6 +24,7 @@ from semisup.config import Recipe
 from semisup.learner import noise_seed
 from semisup.steps import train
 from semisup.tables import DataError
+from small import square
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).with_name("golden_losses.json")
@@ -37,8 +38,7 @@ SHARDS = [
 def make_settings(recipe: Recipe = RECIPE, seed: int = 0) -> settings.Train:
     return settings.Train(
         arch="cifar_resnet8_w4",
-        image_size=12,
-        resize=12,
+        preprocessing=square(12),
         classes=["no", "yes"],
         recipe=recipe,
         seed=seed,
@@ -255,7 +255,7 @@ def test_the_loss_curve_is_the_recorded_one(tmp_path, make_dataset: Dataset, nam
 def test_a_step_of_one_image_can_be_learnt(tmp_path, make_dataset: Dataset):
     """Where the last map has one place, BatchNorm would find one value in each channel."""
     recipe = RECIPE.model_copy(update={"images": 17, "mixup": 0.2})
-    own = make_settings(recipe).model_copy(update={"arch": "resnet18", "image_size": 32})
+    own = make_settings(recipe).model_copy(update={"arch": "resnet18", "preprocessing": square(32)})
     stage = run(tmp_path, make_dataset(SHARDS, 2), own)
     assert pd.read_parquet(stage / "metrics.parquet").loaded.iloc[-1] == 17
 

@@ -147,7 +147,11 @@ class Model(Section):
         None,
         ge=8,
         description="Shorter side before the central crop at evaluation and scoring, pixels. "
-        "Default: image_size * 256 / 224.",
+        "Default: image_size * 256 / 224, or in the proportion torchvision's `weights` were evaluated in.",
+    )
+    interpolation: Literal["bilinear", "bicubic"] | None = Field(
+        None,
+        description="How images are resized. Default: bilinear, or as torchvision's `weights` were trained.",
     )
     weights: str | None = Field(
         None,

@@ -14,6 +14,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from semisup import images, tables, tars, transforms
 from semisup.order import TrainingOrder
 from semisup.samples import Samples, read_indexed, will_read
+from semisup.settings import Preprocessing
 from semisup.tables import DataError
 
 BATCH_SECONDS = 600
@@ -171,8 +172,7 @@ atexit.register(_kill_workers)  # after that of Python, hence called before it
 def evaluation_batches(
     samples: Samples,
     rows: np.ndarray,
-    image_size: int,
-    resize: int,
+    preprocessing: Preprocessing,
     batch_size: int,
     workers: int,
     more: Sequence[Look] = (),
@@ -186,8 +186,8 @@ def evaluation_batches(
     def plan(index: int) -> tuple[np.ndarray, None]:
         return rows[starts[index] : ends[index]], None
 
-    transform = transforms.evaluation_transform(image_size, resize)
-    batches = _Batches(samples, plan, transform, image_size, more)
+    transform = transforms.evaluation_transform(preprocessing)
+    batches = _Batches(samples, plan, transform, preprocessing.image_size, more)
     return _load(batches, range(len(starts)), workers, _one_thread)
 
 

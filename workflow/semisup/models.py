@@ -14,6 +14,7 @@ from torch.fx.experimental.optimization import fuse
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from semisup import datasets, devices, foreign, tables, transforms
+from semisup.settings import Preprocessing
 from semisup.tables import DataError
 
 log = logging.getLogger("semisup")
@@ -29,8 +30,7 @@ class Weights(NamedTuple):
     """A trained network with all that is needed to use it."""
 
     arch: str
-    image_size: int
-    resize: int
+    preprocessing: Preprocessing
     classes: list[str]
     state: dict[str, torch.Tensor]
 
@@ -141,7 +141,8 @@ def head_name(model: nn.Module) -> str:
 
 def save(path: Path, weights: Weights) -> None:
     buffer = io.BytesIO()  # a file's own name would become part of its bytes
-    torch.save({"format": 1, **weights._asdict()}, buffer)
+    content = weights._asdict() | {"preprocessing": weights.preprocessing.model_dump()}
+    torch.save({"format": 2, **content}, buffer)
     tables.write_bytes(path, buffer.getvalue())
 
 
@@ -153,14 +154,15 @@ def write_classes(path: Path, classes: list[str]) -> None:
 def load(path: Path) -> Weights:
     """Weights written by :func:`save`; raises DataError when they are not."""
     content = foreign.read_checkpoint(path)
-    if not isinstance(content, dict) or content.pop("format", None) != 1:
+    if not isinstance(content, dict) or content.pop("format", None) != 2:
         raise DataError(f"{path}: not weights of this pipeline. Delete it and run again.")
-    return Weights(**content)
+    how = Preprocessing(**content.pop("preprocessing"))
+    return Weights(preprocessing=how, **content)
 
 
 def restore(weights: Weights) -> nn.Module:
     """The network with these weights."""
-    model = build(weights.arch, len(weights.classes), weights.image_size)
+    model = build(weights.arch, len(weights.classes), weights.preprocessing.image_size)
     load_state(model, weights.state, source="weights")
     return model
 

@@ -41,6 +41,13 @@ def check_arch(key: str, arch: str) -> Iterator[str]:
             yield problem(key, arch, "cannot be built", remedy)
 
 
+def asked_by_weights(model: Model) -> dict[str, Any]:
+    """What torchvision's weights of a model ask of images; nothing where it has others, or none."""
+    source, _, name = (model.weights or "").partition(":")
+    known = read_architectures().get(model.arch or "", {})
+    return known.get(name, {}) if f"{source}:" == TORCHVISION else {}
+
+
 def check_image_size(key: str, model: Model) -> Iterator[str]:
     """Of the networks that take images of one size, which their weights have."""
     arch, size = model.arch or "", model.image_size
@@ -48,8 +55,7 @@ def check_image_size(key: str, model: Model) -> Iterator[str]:
         return
     what, remedy = "", ""
     unit = 224 if arch.startswith("maxvit_") else int(arch.rsplit("_", 1)[1])
-    known = {TORCHVISION + name: asked for name, asked in read_architectures()[arch].items()}
-    theirs = known.get(model.weights or "", {}).get("image_size", size)
+    theirs = asked_by_weights(model).get("image_size", size)
     if size != theirs:
         what = f"is not the size of {model.weights}"
         remedy = f"set it to {theirs}, or choose other weights"

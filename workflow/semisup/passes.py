@@ -176,20 +176,19 @@ def _observe(
 ) -> tuple[Iterator[loader.Batch], Any]:
     """The batches, and what each maker's eye sees of one; makers with the same eye share it."""
     eyes = {(maker.eye.sha256, maker.eye.precision): maker.eye for maker in makers}
-    sizes = list(dict.fromkeys((e.weights.image_size, e.weights.resize) for e in eyes.values()))
-    others = [transforms.evaluation_transform(*size) for size in sizes[1:]]
+    hows = list(dict.fromkeys(eye.weights.preprocessing for eye in eyes.values()))
+    others = [transforms.evaluation_transform(how) for how in hows[1:]]
     batches = loader.evaluation_batches(
-        samples, rows, *sizes[0], batch_size, workers, [fingerprints.fingerprint, *others]
+        samples, rows, hows[0], batch_size, workers, [fingerprints.fingerprint, *others]
     )
     observers = {
         name: models.observer(eye.weights, eye.precision, workers) for name, eye in eyes.items()
     }
 
     def look(batch: loader.Batch) -> list[models.Seen]:
-        images = dict(zip(sizes, [batch.images_NCHW, *batch.more[1:]], strict=True))
+        images = dict(zip(hows, [batch.images_NCHW, *batch.more[1:]], strict=True))
         seen = {
-            name: observers[name](images[eye.weights.image_size, eye.weights.resize])
-            for name, eye in eyes.items()
+            name: observers[name](images[eye.weights.preprocessing]) for name, eye in eyes.items()
         }
         return [seen[maker.eye.sha256, maker.eye.precision] for maker in makers]
 

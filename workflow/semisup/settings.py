@@ -34,6 +34,16 @@ class Settings(BaseModel):
         return text
 
 
+class Preprocessing(BaseModel):
+    """How an image becomes what a network sees: side of the square and, before the central crop, the
+    shorter side, pixels."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    image_size: int
+    resize: int
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+
 def _count(classes: list[str]) -> list[str] | int:
     """How many there are, where their names are their numbers."""
     return len(classes) if classes == [str(i) for i in range(len(classes))] else classes
@@ -83,10 +93,9 @@ class IndexShards(Settings):
 
 
 class ImportWeights(Settings):
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     arch: str
-    image_size: int
-    resize: int
+    preprocessing: Preprocessing
     weights: str
     classes: Classes
 
@@ -95,10 +104,9 @@ class Train(Settings):
     """``recipe.images`` is the budget in force, also for a budget-matched baseline. ``may_diverge``:
     one of a sweep, whose rate may be too high; it then keeps the weights it began with."""
 
-    version: Literal[6] = 6
+    version: Literal[7] = 7
     arch: str
-    image_size: int
-    resize: int
+    preprocessing: Preprocessing
     classes: Classes
     recipe: Recipe
     seed: int

@@ -20,6 +20,7 @@ from semisup.learner import Learner, Pass
 from semisup.order import TrainingOrder
 from semisup.progress import Progress
 from semisup.samples import Samples, labelled_rows
+from semisup.settings import Preprocessing
 from semisup.tables import DataError
 from semisup.tracking import Tracker
 
@@ -60,7 +61,7 @@ def train(
     num_classes: int,
     samples: Samples,
     recipe: Recipe,
-    image_size: int,
+    preprocessing: Preprocessing,
     seed: int,
     checkpoints: Path,
     ranks: Ranks,
@@ -84,8 +85,8 @@ def train(
     state = checkpoint.load(checkpoints)
     step = state["step"] if state else 0
     batches = loader.training_batches(
-        samples, order, transforms.training_transform(recipe, image_size), image_size, step,
-        ranks.rank, ranks.num_ranks, workers,
+        samples, order, transforms.training_transform(recipe, preprocessing),
+        preprocessing.image_size, step, ranks.rank, ranks.num_ranks, workers,
     )  # fmt: skip
     with closing(batches), distributed.joined(ranks), StopRequest(ranks) as stop:
         labels = torch.from_numpy(samples.table["label"].fill_null(-1).to_numpy().astype(np.int64))
@@ -105,7 +106,7 @@ def train(
                 ranks.device.type, f", going on after step {step}" if step else "",
             )  # fmt: skip
         done = min(step * order.batch_size, order.images)
-        operations = flops.of_training(learner.model, image_size)
+        operations = flops.of_training(learner.model, preprocessing.image_size)
         peak = flops.peak(ranks.device, recipe.precision)
         progress = Progress(
             what, order.images, done, flops=operations, peak=peak and peak * ranks.num_ranks

@@ -7,6 +7,7 @@ import torch
 from torchvision.transforms import v2
 
 from semisup.config import Recipe
+from semisup.settings import Preprocessing
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -17,20 +18,19 @@ def to_tensor(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
-def evaluation_transform(image_size: int, resize: int) -> v2.Transform:
+def evaluation_transform(how: Preprocessing) -> v2.Transform:
     """uint8 (3, h, w) to uint8 (3, image_size, image_size): resize, central crop."""
-    return v2.Compose([v2.Resize(resize, antialias=True), v2.CenterCrop(image_size)])
+    mode = v2.InterpolationMode(how.interpolation)
+    return v2.Compose([v2.Resize(how.resize, mode), v2.CenterCrop(how.image_size)])
 
 
-def training_transform(recipe: Recipe, image_size: int) -> v2.Transform:
+def training_transform(recipe: Recipe, how: Preprocessing) -> v2.Transform:
     """What a recipe does to each image; randomness is torch's global generator."""
+    size, mode = how.image_size, v2.InterpolationMode(how.interpolation)
     crops = {
-        "random_resized": [v2.RandomResizedCrop(image_size, antialias=True)],
-        "padded": [
-            v2.Resize((image_size, image_size), antialias=True),
-            v2.RandomCrop(image_size, padding=image_size // 8),
-        ],
-        "none": [v2.Resize(image_size, antialias=True), v2.CenterCrop(image_size)],
+        "random_resized": [v2.RandomResizedCrop(size, interpolation=mode)],
+        "padded": [v2.Resize((size, size), mode), v2.RandomCrop(size, padding=size // 8)],
+        "none": [v2.Resize(size, mode), v2.CenterCrop(size)],
     }
     changes: list[v2.Transform] = [*crops[recipe.crop]]
     if recipe.flip:

@@ -4,6 +4,7 @@ from typing import Any
 
 from semisup import settings
 from semisup.config import TORCHVISION, Model, Recipe
+from semisup.network_checks import asked_by_weights
 from semisup.plan.datasets import Datasets, Wildcards
 from semisup.stages import (
     candidate_name,
@@ -55,8 +56,15 @@ class Models(Datasets):
             return [self.weights(wildcards.model, stages[before])]
         return [self.weights(init)] if init else []
 
-    def _resize(self, model: Model) -> int:
-        return model.resize or round(model.image_size * 256 / 224)
+    def _preprocessing(self, model: Model) -> settings.Preprocessing:
+        """What the configuration says, or else what torchvision's weights were trained with."""
+        asked = asked_by_weights(model)
+        crop, resize = asked.get("crop_size", 224), asked.get("resize_size", 256)
+        return settings.Preprocessing(
+            image_size=model.image_size,
+            resize=model.resize or round(model.image_size * resize / crop),
+            interpolation=model.interpolation or asked.get("interpolation", "bilinear"),
+        )
 
     def recipe(self, name: str, stage: str) -> Recipe:
         """The recipe of a stage with its budget in force."""
@@ -76,8 +84,7 @@ class Models(Datasets):
         model = shape(self.config, name)
         return settings.Train(
             arch=model.arch or "",
-            image_size=model.image_size,
-            resize=self._resize(model),
+            preprocessing=self._preprocessing(model),
             classes=source_classes(self.config, self._training_source(wildcards)),
             recipe=self.recipe(name, stage).model_copy(update=changes),
             seed=self.config.seed,
@@ -149,8 +156,7 @@ class Models(Datasets):
         assert model.weights is not None and model.arch is not None
         return settings.ImportWeights(
             arch=model.arch,
-            image_size=model.image_size,
-            resize=self._resize(model),
+            preprocessing=self._preprocessing(model),
             weights=model.weights,
             classes=stage_classes(self.config, wildcards.model, "imported"),
         ).canonical()

@@ -47,7 +47,7 @@ def main(
     rows = draw(evaluation, settings.num_images, settings.seed)
     network = models.load(weights)
     observe = models.observer(network, settings.precision, workers)
-    fit = transforms.evaluation_transform(network.image_size, network.resize)
+    fit = transforms.evaluation_transform(network.preprocessing)
     whole = evaluation.images.vectors.astype(np.float32)
     blocks: list[dict[str, Any]] = []
     for at, pixels in read_pixels(evaluation, rows, manifests):

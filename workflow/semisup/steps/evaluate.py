@@ -88,9 +88,7 @@ def predict_dataset(
     labels = samples.table["label"].fill_null(-1).to_numpy()
     blocks: list[dict[str, np.ndarray]] = []
     done, progress = 0, Progress(f"evaluate on {samples.dataset}", len(rows))
-    batches = loader.evaluation_batches(
-        samples, rows, model.image_size, model.resize, batch_size, workers
-    )
+    batches = loader.evaluation_batches(samples, rows, model.preprocessing, batch_size, workers)
     for batch in batches:
         refuse_unread(batch)
         num_failed += len(batch.failures)

@@ -31,11 +31,13 @@ def main(settings: settings.ImportWeights, weights: Path, classes: Path) -> None
         state = foreign.without_auxiliary(state)
         if source == "torchvision":
             state |= foreign.torchvision_input()
-    model = models.build(settings.arch, len(settings.classes), settings.image_size)
+    model = models.build(settings.arch, len(settings.classes), settings.preprocessing.image_size)
     models.load_state(model, state, source=settings.weights)
     _check_finite(model.state_dict(), settings.weights)
-    shape = (settings.arch, settings.image_size, settings.resize)
-    models.save(weights, models.Weights(*shape, settings.classes, model.state_dict()))
+    made = models.Weights(
+        settings.arch, settings.preprocessing, settings.classes, model.state_dict()
+    )
+    models.save(weights, made)
     models.write_classes(classes, settings.classes)
     log.info("%s: %s with %d classes", settings.weights, settings.arch, len(settings.classes))
 

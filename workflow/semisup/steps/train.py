@@ -58,7 +58,7 @@ def main(
     _check_labels(samples, len(settings.classes))
     folder = checkpoints / fingerprint(settings, [*manifests, *init])
     torch.manual_seed(settings.seed)
-    model = models.build(settings.arch, len(settings.classes), settings.image_size)
+    model = models.build(settings.arch, len(settings.classes), settings.preprocessing.image_size)
     for path in init:
         models.start_from(model, models.load(path), settings.classes)
     ranks = distributed.this_rank()
@@ -69,7 +69,7 @@ def main(
     tracker = Events(folder / "tensorboard", what, wandb) if is_first else Nowhere()
     try:
         trained = training.train(
-            what, model, len(settings.classes), samples, settings.recipe, settings.image_size,
+            what, model, len(settings.classes), samples, settings.recipe, settings.preprocessing,
             settings.seed, folder, ranks, -(-workers // ranks_here), tracker,
         )  # fmt: skip
     except training.Diverged as error:
@@ -104,8 +104,9 @@ def _write(
     columns = {name: [row[name] for row in trained.metrics] for name in schemas.METRICS.names}
     tables.write_table(metrics, columns, schemas.METRICS)
     state = {name: tensor.cpu() for name, tensor in trained.state.items()}
-    shape = (settings.arch, settings.image_size, settings.resize)
-    models.save(weights, models.Weights(*shape, settings.classes, state))
+    models.save(
+        weights, models.Weights(settings.arch, settings.preprocessing, settings.classes, state)
+    )
     models.write_classes(classes, settings.classes)
 
 
