@@ -78,6 +78,7 @@ def summary(rows: Iterable[dict]) -> str:
         high=("seconds", "max"),
         cpu_seconds=("cpu_seconds", "median"),
         peak_mb=("peak_mb", "median"),
+        imports_mb=("imports_mb", "median"),
     )
     ours = found.seconds[found.index.get_level_values("way").str.startswith("ours")].iloc[0]
     return found.assign(times_ours=found.seconds / ours).round(2).to_string()

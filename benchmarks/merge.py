@@ -150,23 +150,30 @@ WAYS: list[Callable[[list[str], int], Columns]] = [
 ]
 
 
-def warm_up() -> None:
+def warm_up(way: str) -> None:
     """Import what is imported late, so that it is not measured."""
-    import pandas  # noqa: F401  # pyarrow does when it hands over numpy arrays
-    import pyarrow.parquet  # noqa: F401
+    if way.startswith("duckdb"):
+        import duckdb  # noqa: F401
+    elif way.startswith("polars"):
+        import polars  # noqa: F401
+    else:
+        import pandas  # noqa: F401  # pyarrow does when it hands over numpy arrays
+        import pyarrow.parquet  # noqa: F401
 
-    import semisup.scores  # noqa: F401
+        import semisup.scores  # noqa: F401
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main(way: str, k: int, paths: list[str]) -> None:
-    warm_up()
-    if way.startswith("duckdb"):
-        import duckdb  # noqa: F401
-    if way.startswith("polars"):
-        import polars  # noqa: F401
+    warm_up(way)
+    imports_mb = peak_mb()
     wall, cpu = time.perf_counter(), time.process_time()
     columns = {each.__name__: each for each in WAYS}[way](paths, k)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    most_mb = peak_mb()
     digest = hashlib.sha256()
     for column, kind in zip(columns, (np.int16, np.float32, np.int64), strict=True):
         digest.update(np.ascontiguousarray(column.astype(kind)))
@@ -177,7 +184,8 @@ def main(way: str, k: int, paths: list[str]) -> None:
                 "k": k,
                 "seconds": wall,
                 "cpu_seconds": cpu,
-                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                "peak_mb": most_mb,
+                "imports_mb": imports_mb,
                 "num_rows": len(columns[0]),
                 "digest": digest.hexdigest()[:16],
             }

@@ -14,8 +14,8 @@ FIGURES = {
     "class_cuts of empty classes": lambda: plots.class_cuts([None, None]),
     "class_cuts of many": lambda: plots.class_cuts(np.linspace(-20, 30, 1000).tolist()),
     "precision_curve": lambda: plots.precision_curve([5, 10], [1, 0.5], [(0.8, 1), (0.2, 0.8)], [1, 0.75]),
-    "distance_histogram": lambda: plots.distance_histogram(np.array([0.1, 0.2]), [("closest 1", 0.1)]),
-    "distance_histogram of nothing": lambda: plots.distance_histogram(np.empty(0), []),
+    "distance_histogram": lambda: plots.distance_histogram(np.array([3, 0, 1]), 0.6, [("closest 1", 0.1)]),
+    "distance_histogram of nothing": lambda: plots.distance_histogram(np.zeros(3), 0.001, []),
     "training_curves": lambda: plots.training_curves([10, 20], [2.0, 1.0], [0.1, 0.0]),
 }  # fmt: skip
 
@@ -34,6 +34,6 @@ def test_a_figure_takes_its_colours_and_typeface_from_the_page(name: str) -> Non
 
 
 def test_text_in_a_figure_is_escaped() -> None:
-    svg = plots.distance_histogram(np.array([0.1]), [("<script>$x^2$", 0.1)])
+    svg = plots.distance_histogram(np.array([1]), 0.6, [("<script>$x^2$", 0.1)])
     assert "<script>" not in svg
     assert "&lt;script&gt;$x^2$" in svg

@@ -159,6 +159,17 @@ def test_tars_are_found_in_any_of_the_tables_that_hold_them(
     assert scored == []
 
 
+def test_what_else_lies_in_the_work_folder_is_no_link(chain: Chain) -> None:
+    """What killed writers left, of tars that are in U, or what a file system hid."""
+    (first, *_) = [path for path in work(chain) if path.name.count("-") == 1]
+    left = [first.with_name(f".{first.name}.x.tmp"), first.with_name(f"{first.stem}-.nfs0001")]
+    for path in left:
+        path.touch()
+    chain.count()
+    assert commits.find_links(first)
+    assert all(path.exists() for path in left)
+
+
 def test_a_link_is_of_one_tar_in_one_part(tmp_path: Path) -> None:
     one, other = (commits.commit_path(tmp_path, sha, "with") for sha in ("a" * 64, "b" * 64))
     tables.write_bytes(tmp_path / "table", b"")

@@ -7,12 +7,16 @@ tables of the part, which take no room.
 
 import hashlib
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from semisup import tables
+
+KINDS = "scores", "images"
+LINK = re.compile(r"(\w{32}-\w{32})-(\w{32})-(\d+)\.(scores|images)\.parquet")
 
 
 class Linked(NamedTuple):
@@ -52,9 +56,6 @@ def link(path: Path, part: str, shard_id: int, scores: Path, images: Path) -> Li
     return linked
 
 
-KINDS = "scores", "images"
-
-
 def find_links(path: Path) -> list[Linked]:
     """Whatever tables that what is committed to ``path`` was written to."""
     return _links(path.parent.glob(f"{path.stem}-*")).get(path, [])
@@ -64,11 +65,9 @@ def _links(paths: Iterable[Path]) -> dict[Path, list[Linked]]:
     """Those of which both tables are there, by the path they stand for."""
     found: dict[tuple[Path, str, str], dict[str, Path]] = defaultdict(dict)
     for path in paths:
-        name, *kind = path.name.removesuffix(".parquet").split(".")
-        of_tar, with_what, *place = name.split("-")
-        if len(place) == 2 and len(kind) == 1:
-            commit = path.with_name(f"{of_tar}-{with_what}.parquet")
-            found[commit, place[0], place[1]][kind[0]] = path
+        if match := LINK.fullmatch(path.name):
+            stem, part, shard_id, kind = match.groups()
+            found[path.with_name(f"{stem}.parquet"), part, shard_id][kind] = path
     links = defaultdict(list)
     for (commit, part, shard_id), of_kind in found.items():
         if len(of_kind) == len(KINDS):

@@ -149,12 +149,15 @@ def precision_curve(
         return _svg(figure, "Precision of the selection by class rank")
 
 
-def distance_histogram(distances: np.ndarray, cuts: Sequence[tuple[str, float]]) -> Markup:
-    """Images of U by their distance to the closest evaluation image; ``cuts``: name and place."""
-    top = float(max([*distances[-1:], *(place for _, place in cuts), 1e-3]))
+def distance_histogram(
+    counts: np.ndarray, farthest: float, cuts: Sequence[tuple[str, float]]
+) -> Markup:
+    """Images of U by their distance to the closest evaluation image, in equal steps from 0 to the
+    ``farthest``; ``cuts``: name and place."""
+    top = max([farthest, *(place for _, place in cuts)])
     with _figure(460, 220) as figure:
         axes = figure.add_subplot()
-        counts, edges = np.histogram(distances, bins=48, range=(0, top))
+        edges = np.linspace(0, farthest, len(counts) + 1)
         axes.bar(edges[:-1], counts, width=np.diff(edges) * 0.9, align="edge", color=ACCENT,
                  alpha=0.75, linewidth=0)  # fmt: skip
         axes.set_yscale("symlog", linthresh=10)

@@ -11,12 +11,13 @@ from markupsafe import Markup
 from semisup import plots, schemas, tables
 from semisup.config import Remove
 from semisup.plan import Plan
-from semisup.removal import COPY_OF_EVALUATION, DUPLICATE, read_nearest
+from semisup.removal import COPY_OF_EVALUATION, DUPLICATE, read_closest, read_nearest
 from semisup.report.gallery import Picture, read_pictures
 from semisup.report.selections import read_rows
 
 MAX_PAIRS = 24
 MAX_COPIES = 8
+BARS = 48
 
 
 class Pair(NamedTuple):
@@ -55,7 +56,10 @@ class DuplicatesView(NamedTuple):
 
 
 def view_duplicates(plan: Plan, unlabeled: str, num_samples: int) -> DuplicatesView:
-    """``num_samples``: of U. Reads identities and distances of all pairs, and the rest only of those shown."""
+    """``num_samples``: of U.
+
+    Memory: of the pairs, which are bounded, and of the copies in U; not of the images that are close.
+    """
     duplicates = plan.config.duplicates
     assert duplicates is not None
     path = Path(f"{plan.results}/duplicates/{unlabeled}/pairs.parquet")
@@ -68,17 +72,19 @@ def view_duplicates(plan: Plan, unlabeled: str, num_samples: int) -> DuplicatesV
     closest, at_cut = choose_pairs(removed)
     pairs = _pairs(plan, unlabeled, path, rows[[*closest, *at_cut]], removed[[*closest, *at_cut]])
     nearest = [Path(path) for path in plan.duplicate_tables(unlabeled, "nearest")]
-    distances = np.concatenate([np.empty(0, np.float32), *(d for _, d in read_nearest(nearest))])
-    distances = np.sort(distances)
+    farthest = max(duplicates.record_distance, 1e-3)  # an axis has a length
+    counts = count_distances(nearest, farthest)
+    _, apart = read_closest(nearest, duplicates.remove.closest, None)
+    cuts = cuts_in_force(duplicates.remove, apart)
     num_same, num_copies, num_copied, copied = _view_copies(plan, unlabeled)
     return DuplicatesView(
         unlabeled=unlabeled,
-        num_close=len(distances),
+        num_close=int(counts.sum()),
         num_removed=len(gone),
         removed_share=len(gone) / max(num_samples, 1),
         record_distance=duplicates.record_distance,
         remove=duplicates.remove,
-        figure=plots.distance_histogram(distances, cuts_in_force(duplicates.remove, distances)),
+        figure=plots.distance_histogram(counts, farthest, cuts),
         closest=pairs[: len(closest)],
         at_cut=pairs[len(closest) :],
         num_same=num_same,
@@ -100,12 +106,20 @@ def choose_pairs(removed: np.ndarray) -> tuple[list[int], list[int]]:
     return list(range(half)), list(range(start, start + half))
 
 
-def cuts_in_force(remove: Remove, distances: np.ndarray) -> list[tuple[str, float]]:
-    """Name and place of each rule that removes images, given their distances in order."""
+def count_distances(paths: list[Path], farthest: float) -> np.ndarray:
+    """How many images of U are how far from the closest evaluation image: by BARS equal steps."""
+    counts = np.zeros(BARS, np.int64)
+    for _, distances in read_nearest(paths):
+        within = np.minimum(distances, farthest)  # a float32 may be rounded up
+        counts += np.histogram(within, BARS, (0, farthest))[0]
+    return counts
+
+
+def cuts_in_force(remove: Remove, apart: np.ndarray) -> list[tuple[str, float]]:
+    """Name and place of each rule that removes images, given how far the closest of them are."""
     cuts = []
-    if remove.closest and len(distances):
-        last = float(distances[min(remove.closest, len(distances)) - 1])
-        cuts.append((f"closest {remove.closest:,}", last))
+    if remove.closest and len(apart):
+        cuts.append((f"closest {remove.closest:,}", float(apart.max())))
     if remove.max_distance is not None:
         cuts.append((f"max_distance {remove.max_distance:g}", remove.max_distance))
     return cuts
