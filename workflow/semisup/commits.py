@@ -92,7 +92,7 @@ def remove_unused(work: Path, sha256s: Iterable[str]) -> None:
     that are in the tables of a part. No part may be at work: it might be about to read them.
     """
     used = {sha256[:32] for sha256 in sha256s}
-    for folder in work.glob("*"):
+    for folder in work.glob("*/"):
         paths = set(folder.iterdir())
         unused = {path for path in paths if path.name.lstrip(".").split("-")[0] not in used}
         for path in unused | (paths & _links(paths - unused).keys()):
