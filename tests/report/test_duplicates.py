@@ -53,7 +53,7 @@ def test_every_image_that_is_close_is_counted_once_at_its_distance(tmp_path: Pat
         tables.write_table(
             path, columns | {"evaluation_dataset": names, "distance": far}, schemas.NEAREST
         )
-    assert np.float32(0.3) > 0.3
+    assert float(np.float32(0.3)) > 0.3
     counts = count_distances(paths, 0.3)
     assert counts.sum() == 6
     assert counts[[0, BARS // 3, BARS // 2, BARS - 1]].tolist() == [1, 1, 1, 3]

@@ -42,9 +42,10 @@ def restore(shards: passes.Shards, classes_per_image: int) -> None:
         if tar["num_samples"] and not path.exists():
             for linked in commits.find_links(path):
                 of_part[linked.part][path] = linked, tar["num_samples"]
-    for missing in of_part.values():
+    for wanted in of_part.values():
+        missing = {path: place for path, place in wanted.items() if not path.exists()}
         try:
-            for path, columns in _rows(missing, classes_per_image):
+            for path, columns in _rows(missing, classes_per_image) if missing else ():
                 tables.write_table(path, columns, shards.schema)
         except DataError as error:
             log.warning("%s; the shards are scored again", error)

@@ -204,15 +204,12 @@ class ScoreTable:
             raise DataError(f"{self.path}: holds scores that are not finite. {DAMAGED}")
 
         @functools.cache
-        def identities() -> np.ndarray:
-            return tables.identity(self.read_columns(groups, IDENTITY))
-
-        @functools.cache
-        def ranks() -> np.ndarray:
-            return self.read_columns(groups, ["prediction_rank"])["prediction_rank"].to_numpy()
+        def others() -> tuple[np.ndarray, np.ndarray]:
+            others = self.read_columns(groups, [*IDENTITY, "prediction_rank"])
+            return tables.identity(others), others["prediction_rank"].to_numpy()
 
         return Rows(
-            class_id, log_odds, lambda at: identities().take(at), lambda at: ranks().take(at)
+            class_id, log_odds, lambda at: others()[0].take(at), lambda at: others()[1].take(at)
         )
 
     def _may_hold(self, group: int, classes: np.ndarray) -> bool:

@@ -110,7 +110,7 @@ def count_distances(paths: list[Path], farthest: float) -> np.ndarray:
     """How many images of U are how far from the closest evaluation image: by BARS equal steps."""
     counts = np.zeros(BARS, np.int64)
     for _, distances in read_nearest(paths):
-        within = np.minimum(distances, farthest)  # a float32 may be rounded up
+        within = np.minimum(distances.astype(float), farthest)  # a float32 may be rounded up
         counts += np.histogram(within, BARS, (0, farthest))[0]
     return counts
 
