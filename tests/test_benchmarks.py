@@ -30,4 +30,5 @@ def test_what_a_merge_must_read_is_decoded(tmp_path: Path, monkeypatch: pytest.M
     found = must_read.main(tmp_path / "semisup")
     assert [row["k"] for row in found] == [160, 1600, 16_000]
     columns = {columns for _, _, columns in must_read.Recorded.reads}
-    assert columns >= {("class_id", "log_odds"), ("shard_id", "sample_index")}
+    others = ("shard_id", "sample_index", "prediction_rank")
+    assert columns >= {("class_id", "log_odds"), others}

@@ -12,7 +12,7 @@ import pytest
 from conftest import Dataset, make_jpeg
 from semisup import settings
 from semisup.config import Recipe
-from small import ROOT
+from small import ROOT, square
 
 SHARD = [(str(i), {"jpg": make_jpeg(i), "cls": b"%d" % (i % 2)}) for i in range(9)]
 
@@ -35,8 +35,7 @@ def test_ranks_train_together_and_each_has_its_log(tmp_path: Path, make_dataset:
     recipe = Recipe(images=32, global_batch_size=8, crop="padded", cpu_threads=1)
     own = settings.Train(
         arch="cifar_resnet8_w4",
-        image_size=12,
-        resize=12,
+        preprocessing=square(12),
         classes=["no", "yes"],
         recipe=recipe,
         seed=0,
