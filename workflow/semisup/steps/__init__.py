@@ -19,9 +19,6 @@ from typing import Any, NoReturn
 from semisup.settings import Settings
 from semisup.tables import DataError
 
-if sys.argv[0] == "-m":  # a step starts, and what it imports is no garbage: no time is lost looking
-    gc.disable()
-
 _WORKER_ENDED = (
     "a worker process was killed. Most often memory ran out: give the job more (mem_mb), or fewer "
     "threads, each of which is a worker."
