@@ -11,7 +11,7 @@ import re
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import torchvision
 import yaml
@@ -78,12 +78,18 @@ def reference_page() -> str:
     return "\n".join(lines)
 
 
+def _literals(option: Any) -> list[str]:
+    """What one of several literals is called; a type among them is text."""
+    if get_origin(option) is Literal:
+        return [f"`{name}`" for name in get_args(option) if name]
+    return [f"`{option}`" if isinstance(option, str) else "text"]
+
+
 def _type(annotation: Any) -> str:
     options = [o for o in getattr(annotation, "__args__", (annotation,)) if o is not type(None)]
     text = str(annotation)
     if "Literal" in text:
-        named = [name for o in options for name in getattr(o, "__args__", (o,))]
-        return " or ".join(f"`{name}`" for name in named)
+        return " or ".join(name for option in options for name in _literals(option))
     if text.startswith("dict"):
         return f"names to [{options[1].__name__}](#{options[1].__name__.lower()})"
     if text.startswith("list"):

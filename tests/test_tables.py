@@ -308,3 +308,16 @@ def test_what_a_living_writer_has_begun_is_left_alone(tmp_path: Path) -> None:
         assert begun.exists()
         begun.write_text('"mine"')
     assert tables.read_json(tmp_path / "a.json") == "mine"
+
+
+@pytest.mark.parametrize("error", [UnicodeDecodeError("utf-8", b"", 0, 1, ""), IndexError("gone")])
+def test_a_table_whose_footer_is_damaged_is_named_whatever_reading_it_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(tables.pq, "ParquetFile", fail)
+    for read in (tables.count_rows, lambda path: tables.read_table(path, pa.schema([]))):
+        with pytest.raises(tables.DataError, match=r"damaged\.parquet: cannot be read"):
+            read(tmp_path / "damaged.parquet")

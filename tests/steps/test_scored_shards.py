@@ -1,7 +1,9 @@
 """Scores of tars that moved to other parts are found in the tables they were written to."""
 
 import errno
+import itertools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +40,47 @@ def part_of_all(chain: Chain, make_dataset: Dataset) -> str:
     )
 
 
+def rows_of(chain: Chain) -> list[Path]:
+    return sorted(chain.folder.glob("work/??/*.parquet"))
+
+
+def links(chain: Chain) -> list[Path]:
+    return sorted(chain.folder.glob("work/parts/*"))
+
+
 def test_when_all_is_counted_no_score_is_stored_twice(chain: Chain) -> None:
-    of_tables = {(chain.folder / name).stat().st_ino for name in TABLES}
-    assert {path.stat().st_ino for path in work(chain)} > of_tables
+    assert len(rows_of(chain)) == len(SHARDS)
     chain.count()
-    assert {path.stat().st_ino for path in work(chain)} == of_tables
+    of_tables = {(chain.folder / name).stat().st_ino for name in TABLES}
+    assert {path.stat().st_ino for path in links(chain)} == of_tables
+    others = {path for path in work(chain) if path not in links(chain)}
+    assert len(others) == len(SHARDS) and not any(path.stat().st_size for path in others)
+
+
+def test_links_to_tables_that_were_written_anew_elsewhere_are_removed(chain: Chain) -> None:
+    """As by scoring and describing in one pass, which links nothing; with them their marks."""
+    chain.count()
+    for name in TABLES:
+        table = chain.folder / name
+        tables.write_bytes(table, table.read_bytes())
+    chain.count()
+    assert work(chain) == []
+
+
+def test_a_part_that_is_written_again_is_linked_again(chain: Chain) -> None:
+    before = {path.name: path.stat().st_ino for path in links(chain)}
+    for i, manifest in enumerate(chain.manifests):
+        chain.score(i, manifest)
+    assert {path.name for path in links(chain)} == before.keys()
+    of_tables = {(chain.folder / name).stat().st_ino for name in TABLES}
+    assert {path.stat().st_ino for path in links(chain)} == of_tables
 
 
 def test_what_is_restored_is_what_was_committed(
     chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To the byte, failures included, so that it does not matter how often a tar moves."""
-    committed = {path: digest(path) for path in work(chain) if path.name.count("-") == 1}
+    committed = {path: digest(path) for path in rows_of(chain)}
     assert len(committed) == len(SHARDS)
     chain.count()
     assert not any(path.exists() for path in committed)
@@ -85,7 +116,7 @@ def test_tars_in_other_parts_are_found_in_the_tables_of_the_former(
     assert scored == []
     assert tables_of(back.folder) == calm
     back.count()
-    assert len({path.stat().st_ino for path in work(back)}) == len(TABLES)
+    assert len(links(back)) == len(TABLES)
 
 
 @pytest.mark.parametrize("damaged", ["part-00000.parquet", "images-00000.parquet"])
@@ -104,6 +135,21 @@ def test_shards_of_a_damaged_table_are_scored_again(
         chain.score(i, manifest)
     assert scored == [[0, 1]]
     assert tables_of(chain.folder) == calm
+
+
+@pytest.mark.parametrize(
+    "error", [UnicodeDecodeError("utf-8", b"", 0, 1, ""), IndexError, KeyError]
+)
+def test_shards_are_scored_again_whatever_a_damaged_table_raises(
+    chain: Chain, scored: list[list[int]], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(path: Path) -> None:
+        raise error
+
+    chain.count()
+    monkeypatch.setattr(scored_shards, "read_scores", fail)
+    chain.score(0, chain.manifests[0])
+    assert scored == [[0, 1]]
 
 
 def test_scores_beside_images_of_others_are_scored_again(
@@ -129,7 +175,7 @@ def test_where_files_cannot_be_linked_scores_are_kept_as_rows(
     monkeypatch.setattr(os, "link", no_links)
     run = Chain(chain.folder / "run", chain.manifests, chain.teacher)
     run.count()
-    assert [path.name.count("-") for path in work(run)] == [1] * len(SHARDS)
+    assert work(run) == rows_of(run) and len(rows_of(run)) == len(SHARDS)
     del scored[:]
     part_of_all(run, make_dataset)
     assert scored == []
@@ -137,13 +183,61 @@ def test_where_files_cannot_be_linked_scores_are_kept_as_rows(
 
 def test_rows_are_kept_until_both_tables_are_linked(chain: Chain, scored: list[list[int]]) -> None:
     """A job may be killed between the two."""
-    for path in work(chain):
+    for path in links(chain):
         if path.name.endswith(".images.parquet"):
             path.unlink()
     chain.count()
-    assert sum(path.name.count("-") == 1 for path in work(chain)) == len(SHARDS)
+    assert len(rows_of(chain)) == len(SHARDS)
     chain.score(0, chain.manifests[0])
     assert scored == []
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_after(number: int, patch: pytest.MonkeyPatch) -> None:
+    """Before the next change of a file."""
+    left = itertools.count(number, -1)
+
+    def of(change: Callable[..., None]) -> Callable[..., None]:
+        def perhaps(*arguments: Any, **named: Any) -> None:
+            if next(left) <= 0:
+                raise Killed
+            change(*arguments, **named)
+
+        return perhaps
+
+    for name in ("link", "replace", "unlink"):
+        patch.setattr(os, name, of(getattr(os, name)))
+
+
+def test_a_job_killed_between_any_two_changes_of_files_ends_the_same(
+    chain: Chain, scored: list[list[int]], monkeypatch: pytest.MonkeyPatch, make_dataset: Dataset
+) -> None:
+    """Of the tables or of the work folder; nothing is scored again, there and in other parts."""
+    calm = tables_of(chain.folder)
+    for number in itertools.count():
+        del scored[:]
+        chain.count()
+        for name in TABLES[::2]:
+            (chain.folder / name).unlink(missing_ok=True)  # as Snakemake does
+        with monkeypatch.context() as patch:
+            killed_after(number, patch)
+            try:
+                chain.score(0, chain.manifests[0])
+            except Killed:
+                pass
+            else:
+                break
+        chain.score(0, chain.manifests[0])
+        assert tables_of(chain.folder) == calm
+        assert scored == []
+    assert number >= 12
+    chain.count()
+    together = part_of_all(chain, make_dataset)
+    assert scored == []
+    assert together == part_of_all(Chain(chain.folder / "calm", [], chain.teacher), make_dataset)
 
 
 def test_tars_are_found_in_any_of_the_tables_that_hold_them(
@@ -161,22 +255,25 @@ def test_tars_are_found_in_any_of_the_tables_that_hold_them(
 
 def test_what_else_lies_in_the_work_folder_is_no_link(chain: Chain) -> None:
     """What killed writers left, of tars that are in U, or what a file system hid."""
-    (first, *_) = [path for path in work(chain) if path.name.count("-") == 1]
+    first = rows_of(chain)[0]
     left = [first.with_name(f".{first.name}.x.tmp"), first.with_name(f"{first.stem}-.nfs0001")]
     for path in left:
         path.touch()
     chain.count()
-    assert commits.find_links(first)
+    assert commits.find_marks(first)
     assert all(path.exists() for path in left)
 
 
-def test_a_link_is_of_one_tar_in_one_part(tmp_path: Path) -> None:
+def test_a_mark_is_of_one_tar_in_one_part(tmp_path: Path) -> None:
+    """A part is its tars and the shard ids they have: in another place they are another part."""
     one, other = (commits.commit_path(tmp_path, sha, "with") for sha in ("a" * 64, "b" * 64))
-    tables.write_bytes(tmp_path / "table", b"")
-    parts = [commits.part_digest({0: "a" * 64, 1: sha}) for sha in ("b" * 64, "c" * 64)]
-    linked = commits.link(one, parts[0], 0, tmp_path / "table", tmp_path / "table")
-    assert commits.find_links(one) == [linked] and commits.find_links(other) == []
-    again = commits.link(one, parts[1], 0, tmp_path / "table", tmp_path / "table")
-    assert {each.part for each in commits.find_links(one)} == set(parts)
-    commits.remove_others([one], [again])
-    assert commits.find_links(one) == [again]
+    table = tmp_path / "table"
+    tables.write_bytes(table, b"")
+    parts = [{0: one}, {1: one}, {0: one, 1: other}]
+    marks = [commits.link_part(tmp_path, table, table, paths)[0] for paths in parts]
+    assert {mark.part for mark in commits.find_marks(one)} == {mark.part for mark in marks}
+    assert len({mark.part for mark in marks}) == len(parts)
+    assert [mark.shard_id for mark in marks] == [0, 1, 0]
+    commits.remove_others([one], [marks[1]])
+    assert commits.find_marks(one) == [marks[1]]
+    assert len(commits.find_marks(other)) == 1

@@ -1,31 +1,39 @@
 """What passes made of single tars: files named by what the tars hold, whatever their place in U.
 
 A tar put before the others moves all of them by one: each is found again, in whatever part it now is.
-What was made of a tar is rows of its own until its part is written. From then on it is links to the
-tables of the part, which take no room.
+What was made of a tar is rows of its own until its part is written. From then on it is a mark, an empty
+file that names a part and a place there; the part has one link to each of its tables, which takes no
+room and keeps them as long as they are named.
 """
 
 import hashlib
 import os
 import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from semisup import tables
 
-KINDS = "scores", "images"
-LINK = re.compile(r"(\w{32}-\w{32})-(\w{32})-(\d+)\.(scores|images)\.parquet")
+MARK = re.compile(r"(\w{32}-\w{32})-(\w{32})-(\d+)")
 
 
-class Linked(NamedTuple):
-    """The tables of a part that a tar was written to. ``part``: a digest; ``shard_id``: in the tables."""
+class Mark(NamedTuple):
+    """Where what was made of a tar is: in which part, there under which shard id; ``commit``: its rows."""
 
+    path: Path
+    commit: Path
     part: str
     shard_id: int
-    scores: Path
-    images: Path
+
+    def tables(self) -> tuple[Path, Path]:
+        """Links to the scores and the images of the part."""
+        return _links(self.path.parents[1], self.part)
+
+
+def _links(work: Path, part: str) -> tuple[Path, Path]:
+    return work / "parts" / f"{part}.scores.parquet", work / "parts" / f"{part}.images.parquet"
 
 
 def commit_path(work: Path, sha256: str, with_what: str) -> Path:
@@ -33,51 +41,48 @@ def commit_path(work: Path, sha256: str, with_what: str) -> Path:
     return work / sha256[:2] / f"{sha256[:32]}-{_digest(with_what)}.parquet"
 
 
-def part_digest(sha256s: dict[int, str]) -> str:
-    """Of the tars of a part, by shard id."""
-    return _digest(repr(sorted(sha256s.items())))
-
-
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def link(path: Path, part: str, shard_id: int, scores: Path, images: Path) -> Linked:
-    """Link what is committed to ``path`` to the tables it was written to.
+def link_part(work: Path, scores: Path, images: Path, paths: dict[int, Path]) -> list[Mark]:
+    """Link the tables of a part, and mark all its tars: ``paths``, by shard id, of their commits.
 
-    Raises OSError where the file system has no links, or not as many.
+    Raises OSError where the file system has no links.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    name = f"{path.stem}-{part}-{shard_id}"
-    linked = Linked(part, shard_id, *(path.with_name(f"{name}.{k}.parquet") for k in KINDS))
-    for table, place in ((scores, linked.scores), (images, linked.images)):
+    of_part = _digest(repr(sorted((shard_id, path.name) for shard_id, path in paths.items())))
+    for table, place in zip((scores, images), _links(work, of_part), strict=True):
+        place.parent.mkdir(parents=True, exist_ok=True)
         place.unlink(missing_ok=True)
         os.link(table, place)
-    return linked
+    marks = []
+    for shard_id, path in paths.items():
+        place = path.with_name(f"{path.stem}-{of_part}-{shard_id}")
+        mark = Mark(place, path, of_part, shard_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mark.path.touch()
+        marks.append(mark)
+    return marks
 
 
-def find_links(path: Path) -> list[Linked]:
-    """Whatever tables that what is committed to ``path`` was written to."""
-    return _links(path.parent.glob(f"{path.stem}-*")).get(path, [])
+def find_marks(path: Path) -> list[Mark]:
+    """Of what is committed to ``path``, those whose part still has its tables."""
+    marks = _marks(path.parent.glob(f"{path.stem}-*"))
+    return [mark for mark in marks if all(table.exists() for table in mark.tables())]
 
 
-def _links(paths: Iterable[Path]) -> dict[Path, list[Linked]]:
-    """Those of which both tables are there, by the path they stand for."""
-    found: dict[tuple[Path, str, str], dict[str, Path]] = defaultdict(dict)
-    for path in paths:
-        if match := LINK.fullmatch(path.name):
-            stem, part, shard_id, kind = match.groups()
-            found[path.with_name(f"{stem}.parquet"), part, shard_id][kind] = path
-    links = defaultdict(list)
-    for (commit, part, shard_id), of_kind in found.items():
-        if len(of_kind) == len(KINDS):
-            links[commit].append(Linked(part, int(shard_id), *(of_kind[kind] for kind in KINDS)))
-    return links
+def _marks(paths: Iterable[Path]) -> list[Mark]:
+    found = ((path, MARK.fullmatch(path.name)) for path in paths)
+    return [
+        Mark(path, path.with_name(f"{match[1]}.parquet"), match[2], int(match[3]))
+        for path, match in found
+        if match
+    ]
 
 
-def remove_others(paths: Iterable[Path], linked: list[Linked]) -> None:
+def remove_others(paths: Iterable[Path], marks: list[Mark]) -> None:
     """Remove what was made of these tars with something else, and what its writers left half written."""
-    keep = {*paths} | {path for each in linked for path in (each.scores, each.images)}
+    keep = {*paths, *(mark.path for mark in marks)}
     for path in set(paths):
         of_tar = path.name.split("-")[0]
         for other in path.parent.glob(f"{of_tar}-*"):
@@ -87,13 +92,21 @@ def remove_others(paths: Iterable[Path], linked: list[Linked]) -> None:
             tables.remove_if_abandoned(temporary)
 
 
-def remove_unused(work: Path, sha256s: Iterable[str]) -> None:
-    """Remove what was made of other tars than those with these digests, which have left U, and rows
-    that are in the tables of a part. No part may be at work: it might be about to read them.
+def remove_unused(work: Path, sha256s: Iterable[str], in_use: Iterable[Path]) -> None:
+    """Remove links to other tables than those ``in_use``, what was made of other tars than those with
+    these digests, which have left U, and rows that are in the tables of a part.
+
+    No part may be at work: it might be about to read them.
     """
-    used = {sha256[:32] for sha256 in sha256s}
-    for folder in work.glob("*/"):
+    used, current = {sha256[:32] for sha256 in sha256s}, {path.stat().st_ino for path in in_use}
+    for path in (work / "parts").glob("*"):
+        if path.stat().st_ino not in current:
+            path.unlink()
+    linked = Counter(path.name.split(".")[0] for path in (work / "parts").glob("*"))
+    for folder in work.glob("??/"):
         paths = set(folder.iterdir())
-        unused = {path for path in paths if path.name.lstrip(".").split("-")[0] not in used}
-        for path in unused | (paths & _links(paths - unused).keys()):
+        gone = {path for path in paths if path.name.lstrip(".").split("-")[0] not in used}
+        for mark in _marks(paths - gone):
+            gone.add(mark.commit if linked[mark.part] == 2 else mark.path)
+        for path in gone:
             path.unlink(missing_ok=True)

@@ -165,7 +165,9 @@ class Model(Section):
         "repeat two.",
     )
     init: Name | None = Field(
-        None, description="Start from the final weights of this model (same arch): transfer."
+        None,
+        description="Start from the final weights of this model (same arch): transfer. Its image_size, "
+        "resize and interpolation are not taken over.",
     )
     baseline_of: Name | None = Field(
         None,

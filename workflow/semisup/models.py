@@ -155,7 +155,9 @@ def load(path: Path) -> Weights:
     """Weights written by :func:`save`; raises DataError when they are not."""
     content = foreign.read_checkpoint(path)
     if not isinstance(content, dict) or content.pop("format", None) != 2:
-        raise DataError(f"{path}: not weights of this pipeline. Delete it and run again.")
+        raise DataError(
+            f"{path}: not weights of this version of the pipeline. Delete it and run again."
+        )
     how = Preprocessing(**content.pop("preprocessing"))
     return Weights(preprocessing=how, **content)
 

@@ -242,7 +242,7 @@ class ScoreTable:
                 pq.ParquetFile(source, metadata=self.metadata, **options) as file,
             ):
                 return file.read_row_groups(row_groups, columns, use_threads=False)
-        except (pa.ArrowException, OSError) as error:
+        except tables.DAMAGES as error:
             raise tables.unreadable(self.path, error) from error
 
 

@@ -22,6 +22,10 @@ ROW_GROUP = 262_144
 ENCODINGS = {"delta": "DELTA_BINARY_PACKED", "split": "BYTE_STREAM_SPLIT"}
 
 
+DAMAGES = (pa.ArrowException, OSError, ValueError, IndexError)
+"""What reading a damaged table raises: of a flipped bit in a footer, texts that are none, and more."""
+
+
 class DataError(Exception):
     """Something is wrong with the data, said with the file, the values and the remedy."""
 
@@ -166,7 +170,7 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
     try:
         with open_table(path, schema) as file:
             return file.read(columns)
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGES as error:
         raise unreadable(path, error) from error
 
 
@@ -183,7 +187,7 @@ def read_rows(path: Path, schema: pa.Schema, rows: np.ndarray) -> pa.Table:
                     here = rows[by_position[first:last]] - start
                     found.append(file.read_row_group(group).take(here))
                 start = end
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGES as error:
         raise unreadable(path, error) from error
     place = np.empty_like(by_position)
     place[by_position] = np.arange(len(rows))
@@ -195,7 +199,7 @@ def read_batches(path: Path, schema: pa.Schema, columns: list[str]) -> Iterator[
     try:
         with open_table(path, schema) as file:
             yield from file.iter_batches(columns=columns)
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGES as error:
         raise unreadable(path, error) from error
 
 
@@ -203,7 +207,7 @@ def open_table(path: Path, schema: pa.Schema) -> pq.ParquetFile:
     """An open table to read row groups of; raises DataError as :func:`read_table` does."""
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGES as error:
         raise unreadable(path, error) from error
     if not file.schema_arrow.equals(schema):
         raise DataError(
@@ -238,7 +242,7 @@ def count_shards(path: Path) -> dict[str, Any]:
         with pq.ParquetFile(path) as file:
             _check_rows(path, file)
             return rowcounts.written(file)
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGES as error:
         raise unreadable(path, error) from error
 
 

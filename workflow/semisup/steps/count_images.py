@@ -75,7 +75,8 @@ def main(
     names = schemas.FAILURES.names
     columns = {name: np.concatenate([block[name] for block in failed]) for name in names}
     tables.write_table(failures, columns, schemas.FAILURES)
-    commits.remove_unused(first_scores.parent / "work", sha256s)
+    work = first_scores.parent / "work"
+    commits.remove_unused(work, sha256s, [*scores_paths, *images_paths])
     log.info("%d samples: %s", num_samples, dict(statuses))
 
 
