@@ -1,10 +1,13 @@
 """Networks and what they say about a batch of images."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from semisup import models, transforms
+from semisup.tables import DataError
 from small import square
 
 CPU = torch.device("cpu")
@@ -100,3 +103,12 @@ def test_the_last_layer_is_kept_for_the_same_classes_and_else_said_to_be_random(
     assert said in caplog.text
     assert bool(said) == bool(caplog.text)
     assert ("WARNING" in caplog.text) == (not kept)
+
+
+def test_weights_of_an_earlier_version_are_refused(tmp_path: Path) -> None:
+    """They do not say how their images were resized."""
+    models.save(path := tmp_path / "weights.pt", make_weights("cifar_resnet8_w4"))
+    content = torch.load(path)
+    torch.save(content | {"format": 1}, path)
+    with pytest.raises(DataError, match=r"weights\.pt: not weights of this version .* run again"):
+        models.load(path)

@@ -66,6 +66,14 @@ def run(
     return stage
 
 
+def test_weights_say_how_the_images_they_learned_from_were_resized(tmp_path, make_dataset: Dataset):
+    how = settings.Preprocessing(image_size=12, resize=14, interpolation="bicubic")
+    short = RECIPE.model_copy(update={"images": 8})
+    own = make_settings(short).model_copy(update={"preprocessing": how})
+    stage = run(tmp_path, make_dataset(SHARDS, 2), own)
+    assert models.load(stage / "weights.pt").preprocessing == how
+
+
 def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(tmp_path, make_dataset: Dataset):
     manifests = make_dataset(SHARDS, 2)
     first = run(tmp_path / "a", manifests, workers=0)
