@@ -46,6 +46,7 @@ def summary(removed: dict[str, int], scored: int, distinct: int, rows: int) -> S
         "num_images": rows,
         "cut_log_odds": 0.0,
         "cut_score": 0.5,
+        "cut_logit": None,
     }
     return Summary(
         selection_sha256="", num_rows=rows, num_distinct=distinct, num_scored=scored,

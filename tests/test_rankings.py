@@ -1,12 +1,15 @@
 """What ranks other than log-odds."""
 
+import tempfile
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from semisup import schemas, tables
-from semisup.rankings import LogitTable
+from semisup.rankings import LogitTable, look_up
 from semisup.scores import merge, write_scores
 from semisup.selection import Cut, Ranked
 
@@ -24,3 +27,35 @@ def test_of_equal_logits_the_first_image_is_chosen_whatever_its_log_odds(tmp_pat
     by_logit = partial(LogitTable, min_log_odds=-np.inf)
     for k, chosen in ((1, [0]), (2, [0, 1])):
         assert merge([path], Cut(np.array([k])), open_part=by_logit).identity.tolist() == chosen
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_looking_up_finds_the_score_of_each_image_and_class(data: st.DataObject) -> None:
+    """Of two parts; wanted are stored rows, images of no part, and classes an image has no score for."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    num_images = data.draw(st.lists(st.integers(0, 30), min_size=2, max_size=2))
+    with tempfile.TemporaryDirectory() as folder:
+        _look_up(rng, num_images, Path(folder))
+
+
+def _look_up(rng: np.random.Generator, num_images: list[int], folder: Path) -> None:
+    stored: dict[tuple[int, int], tuple[np.float32, int]] = {}
+    paths = []
+    for part, num in enumerate(num_images):
+        identity = np.repeat((np.int64(part) << 32) | np.arange(num), 2)
+        class_id = np.array([rng.permutation(4)[:2] for _ in range(num)], np.int16).reshape(-1)
+        log_odds = rng.normal(size=2 * num).astype(np.float32)
+        rows = Ranked(class_id, log_odds, identity, np.tile(np.array([1, 2], np.int8), num))
+        paths.append(folder / f"part-{part:05d}.parquet")
+        write_scores(paths[-1], rows)
+        for class_, score, image, rank in zip(*rows, strict=True):
+            stored[int(image), int(class_)] = score, int(rank)
+    images = [*range(35), *range(2**32, 2**32 + 35)]
+    pairs = [(image, class_) for image in images for class_ in range(4)]
+    wanted = [pairs[i] for i in rng.permutation(len(pairs))[: len(pairs) // 2]]
+    identity, class_id = (np.array(column) for column in zip(*wanted, strict=True))
+    log_odds, ranks = look_up(paths, identity, class_id.astype(np.int16))
+    expected = [stored.get(pair, (np.nan, 0)) for pair in wanted]
+    np.testing.assert_array_equal(log_odds, np.array([each for each, _ in expected], np.float32))
+    assert ranks.tolist() == [rank for _, rank in expected]

@@ -1,6 +1,9 @@
 """What is said of one image, from a selection made here."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +144,16 @@ def test_a_class_without_a_share_is_said(tmp_path, monkeypatch, capsys) -> None:
     """No image has cow for its best class: by Zipf's law its K is 0."""
     text = ask(tmp_path, monkeypatch, capsys, "u0-5", images_per_class=1, variant="zipf")
     assert "cow: score 0.268941 (log-odds -1.0000), but no image of this class is wanted" in text
+
+
+def test_the_command_takes_no_time_to_import_pandas(tmp_path, monkeypatch, capsys) -> None:
+    """PyArrow would, for the images that are not removed, of whom nothing is a frame."""
+    text = ask(tmp_path, monkeypatch, capsys, "u0-5")
+    question = ["--configfile", "config.yaml", "--selection", "top", "--key", "u0-5"]
+    command = [sys.executable, "-X", "importtime", "-m", "semisup.questions.explain", *question]
+    environment = os.environ | {"PYTHONPATH": str(Path(explain.__file__).parents[2])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == text
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "pyarrow" in imported
+    assert not [name for name in imported if name.startswith("pandas.")]

@@ -76,6 +76,7 @@ def select(plan: Plan, name: str, broken: Iterable[str]) -> None:
                 "num_images": num_images[i],
                 "cut_log_odds": 3.0 - num_images[i] if num_images[i] else None,
                 "cut_score": 0.5 if num_images[i] else None,
+                "cut_logit": None,
             }
             for i, class_name in enumerate(classes)
         ],

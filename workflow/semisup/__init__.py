@@ -3,6 +3,8 @@
 import gc
 import sys
 
-# A command starts, and what it imports is no garbage: no time is lost looking (steps.run looks again).
-if sys.argv[0] == "-m":
+IS_COMMAND = sys.argv[0] == "-m"
+"""Python is about to run a module of this package."""
+
+if IS_COMMAND:  # what it imports is no garbage: no time is lost looking (steps.run looks again)
     gc.disable()

@@ -41,7 +41,7 @@ class ImageCounts(TypedDict):
 
 
 class ClassSummary(TypedDict):
-    """``num_wanted``: K of the class."""
+    """``num_wanted``: K of the class; the cut: of its last image, the logit where logits rank."""
 
     class_id: int
     class_name: str
@@ -49,6 +49,7 @@ class ClassSummary(TypedDict):
     num_images: int
     cut_log_odds: float | None
     cut_score: float | None
+    cut_logit: float | None
 
 
 class Summary(TypedDict):

@@ -1,18 +1,63 @@
-"""What else than log-odds a selection may rank by: raw logits, or chance.
+"""What a selection ranks by, and what it leaves out.
 
-What is best by them may be far behind by log-odds, so a merge reads every part whole, twice, and takes
-as long as that.
+By log-odds, as they are stored; else by raw logits, or by chance. What is best by these may be far
+behind by log-odds, so a merge reads every part whole, twice, and takes as long as that.
 """
 
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from semisup import schemas, tables
-from semisup.scores import DAMAGED, NO_END, Rows, ScoreTable, Tier
-from semisup.selection import Ranked, concatenate, random_bits
+from semisup.samples import samples_path
+from semisup.scores import DAMAGED, NO_END, Allowed, OpenPart, Rows, ScoreTable, Tier
+from semisup.selection import Ranked, concatenate, contains, drawn, lowest_log_odds, random_bits
+from semisup.settings import Select
 from semisup.tables import DataError
+
+
+class Ranking(NamedTuple):
+    """What ranks the images: a file of each part, how to read it, the least that may be chosen."""
+
+    paths: list[Path]
+    open_part: OpenPart
+    least: float = -np.inf
+
+
+def rank_by(settings: Select, scores: list[Path], manifests: list[Path]) -> Ranking:
+    least = lowest_log_odds(settings.min_score)
+    if settings.tags is not None:
+        samples = [samples_path(manifest) for manifest in manifests]
+        return Ranking(samples, partial(TagTable, tags=settings.tags, seed=settings.seed))
+    if settings.rank_by == "logit":
+        return Ranking(scores, partial(LogitTable, min_log_odds=least))
+    return Ranking(scores, ScoreTable, least)
+
+
+def left_out(settings: Select, removed: np.ndarray, failed: np.ndarray) -> np.ndarray:
+    """What is ranked but may not be selected, by identity: chance draws failed images too."""
+    return np.union1d(failed, removed) if settings.variant == "random" else removed
+
+
+def allowed_rows(left_out: np.ndarray, settings: Select) -> Allowed | None:
+    """Which rows may be selected; None: all. ``left_out``: identities, ascending."""
+    all_classes = settings.classes_per_image == settings.stored_classes
+    if not len(left_out) and all_classes and settings.fraction == 1:
+        return None
+
+    def allowed(rows: Rows, at: np.ndarray) -> np.ndarray:
+        if not all_classes:
+            at = at.compress(rows.prediction_rank(at) <= settings.classes_per_image)
+        if settings.fraction < 1:
+            at = at.compress(drawn(rows.identity(at), settings.fraction, settings.seed))
+        if len(left_out):
+            at = at.compress(~contains(left_out, rows.identity(at)))
+        return at
+
+    return allowed
+
 
 ONE_TIER = [Tier([], NO_END)]
 
@@ -107,13 +152,16 @@ def _in_memory(rows: Ranked) -> Rows:
 
 
 def read_scores(path: Path, classes: np.ndarray | None = None) -> Ranked:
-    """All scores of a part, or those of ``classes``, in the order of the file."""
+    """All scores of a part, or those of ``classes`` (ascending), in the order of the file."""
     table = ScoreTable(path)
 
     def read(tier: int) -> Ranked:
         rows = table.read(tier, classes)
-        all_rows = np.arange(len(rows.class_id))
-        return rows.take(all_rows if classes is None else all_rows[np.isin(rows.class_id, classes)])
+        if classes is None:
+            return rows.take(np.arange(len(rows.class_id)))
+        ends = (np.searchsorted(rows.class_id, classes, side) for side in ("left", "right"))
+        runs = [np.arange(*run) for run in zip(*ends, strict=True)]
+        return rows.take(np.concatenate([np.empty(0, np.int64), *runs]))
 
     return concatenate([read(tier) for tier in range(len(table.tiers))])
 
@@ -132,12 +180,25 @@ def look_up(
         ends = [rows.identity.min(), rows.identity.max() + 1]
         here = order[slice(*np.searchsorted(identity, ends, sorter=order))]
         rows = rows.take(_likely_among(rows.identity, identity[here]))
-        wanted = pd.MultiIndex.from_arrays([identity[here], class_id[here]])
-        at = wanted.get_indexer(pd.MultiIndex.from_arrays([rows.identity, rows.class_id]))
-        found = at >= 0
-        log_odds[here[at[found]]] = rows.log_odds[found]
-        prediction_rank[here[at[found]]] = rows.prediction_rank[found]
+        at, found = _match(identity[here], class_id[here], rows)
+        log_odds[here[at]] = rows.log_odds[found]
+        prediction_rank[here[at]] = rows.prediction_rank[found]
     return log_odds, prediction_rank
+
+
+def _match(
+    identity: np.ndarray, class_id: np.ndarray, rows: Ranked
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which of these, ascending by identity, equals which row, by image and class."""
+    images = np.unique(identity)
+    number = np.searchsorted(images, rows.identity)
+    known = np.flatnonzero(images.take(number, mode="clip") == rows.identity)
+    wanted = (np.searchsorted(images, identity) << 16) | class_id
+    order = np.argsort(wanted)
+    have = (number[known] << 16) | rows.class_id[known]
+    place = np.searchsorted(wanted, have, sorter=order).clip(max=len(wanted) - 1)
+    same = wanted[order[place]] == have
+    return order[place[same]], known[same]
 
 
 def _likely_among(identity: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -44,8 +44,6 @@ ROWS_KEY = "rows_xxh3"
 """In the footer: rows of each tier, and the ranks it covers; of how many images each class is the
 best; precision, device and software that made the scores; a hash of all rows."""
 
-IDENTITY = ["shard_id", "sample_index"]
-
 AHEAD = 2
 """Parts read ahead, for each thread."""
 
@@ -204,12 +202,16 @@ class ScoreTable:
             raise DataError(f"{self.path}: holds scores that are not finite. {DAMAGED}")
 
         @functools.cache
-        def others() -> tuple[np.ndarray, np.ndarray]:
-            others = self.read_columns(groups, [*IDENTITY, "prediction_rank"])
-            return tables.identity(others), others["prediction_rank"].to_numpy()
+        def others() -> list[np.ndarray]:
+            names = [*tables.IDENTITY, "prediction_rank"]
+            columns = self.read_columns(groups, names)
+            return [columns[name].to_numpy() for name in names]
 
         return Rows(
-            class_id, log_odds, lambda at: others()[0].take(at), lambda at: others()[1].take(at)
+            class_id,
+            log_odds,
+            lambda at: tables.join_identity(*(column.take(at) for column in others()[:2])),
+            lambda at: others()[2].take(at),
         )
 
     def _may_hold(self, group: int, classes: np.ndarray) -> bool:
@@ -221,7 +223,7 @@ class ScoreTable:
         shard_id, sample_index = tables.split_identity(np.array([identity]))
 
         def find(group: int) -> Ranked:
-            place = self.read_columns([group], IDENTITY)
+            place = self.read_columns([group], tables.IDENTITY)
             mine = place["sample_index"].to_numpy() == sample_index
             mine &= place["shard_id"].to_numpy() == shard_id
             if not mine.any():

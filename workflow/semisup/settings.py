@@ -233,7 +233,7 @@ class CountImages(Settings):
 class Select(Settings):
     """``tags``: for variant random, the class each label of U means, or -1."""
 
-    version: Literal[6] = 6
+    version: Literal[7] = 7
     num_parts: int
     variant: str
     rank_by: str

@@ -12,10 +12,9 @@ import yaml
 from semisup import schemas, tables
 from semisup.checks import ConfigError, load_config
 from semisup.plan import Plan, Wildcards
-from semisup.removal import Recorded
+from semisup.rankings import Ranking, left_out, rank_by
 from semisup.scores import digest_scores
 from semisup.settings import Select
-from semisup.steps.select import Ranking, left_out, rank_by
 from semisup.tables import DataError
 
 
@@ -28,7 +27,6 @@ class Selected(NamedTuple):
     folder: Path
     parts: list[Path]
     manifests: list[Path]
-    recorded: Recorded
     ranking: Ranking
     removed: pa.Table
     left_out: np.ndarray
@@ -64,22 +62,8 @@ def open_selection(configfile: Path, name: str) -> Selected:
             f"{folder}: the scores were made anew since it was selected. Run snakemake first."
         )
     manifests = [Path(path) for path in plan.selection_manifests(wildcards)]
-    recorded = Recorded(
-        *(
-            [Path(path) for path in paths]
-            for paths in (
-                plan.selection_nearest(wildcards),
-                plan.selection_pairs(wildcards),
-                plan.selection_copies(wildcards),
-                plan.selection_near_copies(wildcards),
-                plan.reviewed(wildcards),
-            )
-        )
-    )
     removed = tables.read_table(folder / "removed.parquet", schemas.REMOVED)
     ranking = rank_by(settings, parts, manifests)
     failures = tables.read_table(Path(plan.selection_failures(wildcards)), schemas.FAILURES)
     out = left_out(settings, tables.identity(removed), tables.identity(failures))
-    return Selected(
-        plan, wildcards, settings, folder, parts, manifests, recorded, ranking, removed, out
-    )
+    return Selected(plan, wildcards, settings, folder, parts, manifests, ranking, removed, out)

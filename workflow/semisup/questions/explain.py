@@ -9,14 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semisup import memory, schemas, tables, tars
+from semisup.ledger import ClassSummary
 from semisup.questions import Selected, open_selection
-from semisup.rankings import look_up
-from semisup.removal import COPY, COPY_OF_EVALUATION, NEAR_COPY, deciding_copies, deciding_pair
-from semisup.samples import parts_of, samples_path
+from semisup.rankings import allowed_rows
+from semisup.samples import samples_path
 from semisup.scores import ScoreTable, count_ahead
-from semisup.selection import drawn, lowest_log_odds, score_of
+from semisup.selection import Ranked, drawn, lowest_log_odds, score_of
 from semisup.steps import run
-from semisup.steps.select import allowed_rows
 from semisup.tables import DataError
 
 
@@ -85,17 +84,19 @@ def _explain(selected: Selected, found: Found) -> Iterator[str]:
         return
     removed = selected.removed.filter(pa.array(tables.identity(selected.removed) == identity))
     reasons = removed["reason"].to_pylist()
-    for reason in reasons:
-        yield f"  removed: {_why(selected, reason, identity)}"
+    if reasons:
+        from semisup.questions.removed import why_removed  # pandas: a third of a second
+
+        for reason in reasons:
+            yield f"  removed: {why_removed(selected, reason, identity)}"
     if not drawn(np.array([identity]), settings.fraction, settings.seed)[0]:
         yield f"  not among the fraction {settings.fraction:g} of U that were drawn"
         return
     own = ranking.open_part(ranking.paths[part]).rows_of(identity)
     allowed = allowed_rows(selected.left_out, settings)
     better = count_ahead(ranking.paths, own, allowed, open_part=ranking.open_part).tolist()
-    log_odds, prediction_rank = own.log_odds, own.prediction_rank
-    if ranking.open_part is not ScoreTable:
-        log_odds, prediction_rank = look_up([scores], own.identity, own.class_id)
+    stored = own if ranking.open_part is ScoreTable else ScoreTable(scores).rows_of(identity)
+    log_odds, prediction_rank = _of_classes(stored, own.class_id)
     classes = tables.read_json(selected.folder / "summary.json")["classes"]
     for i in np.argsort(prediction_rank, kind="stable").tolist():
         entry, num_better = classes[own.class_id[i]], better[i]
@@ -118,82 +119,31 @@ def _explain(selected: Selected, found: Found) -> Iterator[str]:
         elif num_better < entry["num_images"]:
             yield f"{line}, selected: rank {num_better + 1} of {entry['num_images']}"
         else:
-            cut = _cut(selected, classes, int(own.class_id[i]))
-            yield f"{line}, rank {num_better + 1}: behind the last selected{cut}"
+            yield f"{line}, rank {num_better + 1}: behind the last selected{_cut(entry)}"
     if settings.tags is not None and not len(own.class_id):
         yield "  without a label"
 
 
-def _cut(selected: Selected, classes: list[dict[str, Any]], class_id: int) -> str:
+def _of_classes(stored: Ranked, class_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """log_odds and prediction_rank of an image for classes; NaN and 0 where no score is stored."""
+    at = {class_id: i for i, class_id in enumerate(stored.class_id.tolist())}
+    places = np.array([at.get(each, len(at)) for each in class_id.tolist()], np.int64)
+    log_odds = np.append(stored.log_odds, np.float32(np.nan))
+    return log_odds[places], np.append(stored.prediction_rank, np.int8(0))[places]
+
+
+def _cut(of_class: ClassSummary) -> str:
     """What the last selected image of a class is ranked by."""
-    if classes[class_id]["cut_score"] is None:  # chance has no cut, nor a class without an image
+    if of_class["cut_score"] is None:  # chance has no cut, nor a class without an image
         return ""
-    score = _show(classes[class_id]["cut_score"])
-    if selected.settings.rank_by != "logit":
+    score = _show(of_class["cut_score"])
+    if of_class["cut_logit"] is None:
         return f", whose score is {score}"
-    row = sum(entry["num_images"] for entry in classes[: class_id + 1]) - 1
-    table = tables.read_rows(
-        selected.folder / "selection.parquet", schemas.SELECTION, np.array([row])
-    )
-    ((manifest, _),) = parts_of(selected.manifests, tables.identity(table))
-    path = selected.ranking.paths[selected.manifests.index(manifest)]
-    last = selected.ranking.open_part(path).rows_of(int(tables.identity(table)[0]))
-    logit = float(last.log_odds[last.class_id == class_id][0])
-    return f", whose logit is {logit:.4f} (score {score})"
+    return f", whose logit is {of_class['cut_logit']:.4f} (score {score})"
 
 
 def _show(score: float) -> str:
     return f"{score:.6f}" if score < 0.9999995 else "> 0.999999"
-
-
-def _why(selected: Selected, reason: str, identity: int) -> str:
-    remove, recorded, manifests = selected.settings.remove, selected.recorded, selected.manifests
-    if reason == COPY_OF_EVALUATION:
-        places = deciding_copies(recorded, manifests, identity)
-        row = _any(r for r in _copies_of(selected, identity) if _first(r) in places)
-        return f"the same {row['same']} as {_sample(*_first(row))}"
-    if reason == COPY:
-        own = tables.read_json(manifests[0])["dataset"]
-        row = _any(r for r in _copies_of(selected, identity) if r["first_dataset"] == own)
-        return f"the same {row['same']} as {_sample(*_first(row))}"
-    if reason == NEAR_COPY:
-        row = _any(_rows_about(recorded.near_copies, schemas.NEAR_COPIES, identity))
-        first = f"sample {row['first_sample_index']} of shard {row['first_shard_id']}"
-        return f"close to {first}, at distance {row['distance']:.4f}"
-    found = deciding_pair(remove, recorded, manifests, identity) if remove else None
-    if found is None:
-        return "by the review"
-    of = _sample(found["evaluation_dataset"], found["evaluation"])
-    return f"a near-duplicate of {of}, at distance {found['distance']:.4f}"
-
-
-def _copies_of(selected: Selected, identity: int) -> list[dict[str, Any]]:
-    return [*_rows_about(selected.recorded.copies, schemas.COPIES, identity)]
-
-
-def _any(rows: Iterator[dict[str, Any]]) -> dict[str, Any]:
-    for row in rows:
-        return row
-    raise DataError(
-        "The tables of duplicates were made anew since it was selected. Run snakemake first."
-    )
-
-
-def _first(row: dict[str, Any]) -> tuple[str, int]:
-    return row["first_dataset"], (row["first_shard_id"] << 32) | row["first_sample_index"]
-
-
-def _sample(dataset: str, identity: int) -> str:
-    return f"sample {identity & 0xFFFFFFFF} of shard {identity >> 32} of {dataset}"
-
-
-def _rows_about(paths: list[Path], schema: pa.Schema, identity: int) -> Iterator[dict[str, Any]]:
-    """What tables say of an image."""
-    for path in paths:
-        identities = tables.identity(tables.read_table(path, schema, ["shard_id", "sample_index"]))
-        rows = np.flatnonzero(identities == identity)
-        if len(rows):
-            yield from tables.read_rows(path, schema, rows).to_pylist()
 
 
 if __name__ == "__main__":

@@ -14,11 +14,10 @@ import pyarrow as pa
 
 from semisup import memory, schemas, tables
 from semisup.questions import Selected, open_selection
-from semisup.rankings import look_up
+from semisup.rankings import allowed_rows, look_up
 from semisup.scores import ScoreTable, Wanted, find, gather
 from semisup.selection import Cut, Last, Ranked, class_sizes, concatenate, score_of, take_ties
 from semisup.steps import run
-from semisup.steps.select import allowed_rows
 from semisup.tables import DataError
 
 ROWS_AT_ONCE, LEAST_ROWS = 120_000_000, 2_000_000
@@ -39,7 +38,9 @@ def main(configfile: Path, selection: str, k: str, p: str, fraction: str) -> Non
         )
     memory.keep_freed()
     found = measure_grid(selected, sorted(sizes), classes, fractions)
-    columns = {name: pa.array(found[name], from_pandas=True) for name in schemas.SIZES.names}
+    columns = {
+        name: pa.array(found[name].to_numpy(), from_pandas=True) for name in schemas.SIZES.names
+    }
     path = selected.folder / "sizes.parquet"
     tables.write_table(path, columns, schemas.SIZES)
     print(_as_text(found))

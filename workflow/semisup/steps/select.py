@@ -3,9 +3,7 @@
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,18 +11,17 @@ import pyarrow as pa
 
 from semisup import memory, schemas, settings, tables
 from semisup.changes import record_changes
-from semisup.ledger import ImageCounts
-from semisup.rankings import LogitTable, TagTable, look_up
+from semisup.ledger import ClassSummary, ImageCounts
+from semisup.rankings import allowed_rows, left_out, look_up, rank_by
 from semisup.removal import REASONS, Recorded, removed_images
-from semisup.samples import read_samples, samples_path
-from semisup.scores import Allowed, OpenPart, Rows, ScoreTable, digest_scores, merge
+from semisup.samples import read_samples
+from semisup.scores import ScoreTable, digest_scores, merge
 from semisup.selection import (
     Cut,
     Ranked,
     class_sizes,
     contains,
     drawn,
-    lowest_log_odds,
     ranks_in_class,
     score_of,
 )
@@ -95,8 +92,7 @@ def main(
     of_what = {"settings": json.loads(settings.canonical()), "scores": scores_digest}
     tables.write_json(made_with, of_what)
     record_changes(selection)
-    num_images = np.bincount(chosen.class_id, minlength=len(names))
-    cuts = [None] * len(names) if settings.tags else _cuts(chosen, log_odds, len(names))
+    of_classes = summarize_classes(settings, chosen, log_odds, names, wanted)
     tables.write_json(
         summary,
         {
@@ -105,21 +101,11 @@ def main(
             "num_distinct": len(np.unique(chosen.identity)),
             **images,
             "removed": {reason: int((removal["reason"] == reason).sum()) for reason in REASONS},
-            "classes": [
-                {
-                    "class_id": i,
-                    "class_name": name,
-                    "num_wanted": int(wanted[i]),
-                    "num_images": int(num_images[i]),
-                    "cut_log_odds": cuts[i],
-                    "cut_score": None if cuts[i] is None else _score(cuts[i]),
-                }
-                for i, name in enumerate(names)
-            ],
+            "classes": of_classes,
         },
     )
     log.info("%d images for %d classes", len(chosen.identity), len(names))
-    if short := int((num_images < wanted).sum()):
+    if short := sum(each["num_images"] < each["num_wanted"] for each in of_classes):
         log.warning("%d classes have fewer images than wanted", short)
 
 
@@ -142,49 +128,33 @@ def count_candidates(
     }
 
 
-def _score(log_odds: float | None) -> float:
-    return float(score_of(np.array([log_odds], np.float32))[0])
-
-
-class Ranking(NamedTuple):
-    """What ranks the images: a file of each part, how to read it, the least that may be chosen."""
-
-    paths: list[Path]
-    open_part: OpenPart
-    least: float = -np.inf
-
-
-def rank_by(settings: settings.Select, scores: list[Path], manifests: list[Path]) -> Ranking:
-    least = lowest_log_odds(settings.min_score)
-    if settings.tags is not None:
-        samples = [samples_path(manifest) for manifest in manifests]
-        return Ranking(samples, partial(TagTable, tags=settings.tags, seed=settings.seed))
-    if settings.rank_by == "logit":
-        return Ranking(scores, partial(LogitTable, min_log_odds=least))
-    return Ranking(scores, ScoreTable, least)
-
-
-def left_out(settings: settings.Select, removed: np.ndarray, failed: np.ndarray) -> np.ndarray:
-    """What is ranked but may not be selected, by identity: chance draws failed images too."""
-    return np.union1d(failed, removed) if settings.variant == "random" else removed
-
-
-def allowed_rows(left_out: np.ndarray, settings: settings.Select) -> Allowed | None:
-    """Which rows may be selected; None: all. ``left_out``: identities, ascending."""
-    all_classes = settings.classes_per_image == settings.stored_classes
-    if not len(left_out) and all_classes and settings.fraction == 1:
-        return None
-
-    def allowed(rows: Rows, at: np.ndarray) -> np.ndarray:
-        if not all_classes:
-            at = at.compress(rows.prediction_rank(at) <= settings.classes_per_image)
-        if settings.fraction < 1:
-            at = at.compress(drawn(rows.identity(at), settings.fraction, settings.seed))
-        if len(left_out):
-            at = at.compress(~contains(left_out, rows.identity(at)))
-        return at
-
-    return allowed
+def summarize_classes(
+    settings: settings.Select,
+    chosen: Ranked,
+    log_odds: np.ndarray,
+    names: list[str],
+    wanted: np.ndarray,
+) -> list[ClassSummary]:
+    """How many images each class has, and its last one. Chance has no cut, nor has an empty class."""
+    num_images = np.bincount(chosen.class_id, minlength=len(names))
+    last = np.cumsum(num_images) - 1
+    classes: list[ClassSummary] = []
+    for i, (name, row) in enumerate(zip(names, last.tolist(), strict=True)):
+        has_cut = num_images[i] > 0 and settings.tags is None
+        classes.append(
+            {
+                "class_id": i,
+                "class_name": name,
+                "num_wanted": int(wanted[i]),
+                "num_images": int(num_images[i]),
+                "cut_log_odds": float(log_odds[row]) if has_cut else None,
+                "cut_score": float(score_of(log_odds[row : row + 1])[0]) if has_cut else None,
+                "cut_logit": float(chosen.log_odds[row])
+                if has_cut and settings.rank_by == "logit"
+                else None,
+            }
+        )
+    return classes
 
 
 def count_not_drawn(manifests: list[Path], left_out: np.ndarray, settings: settings.Select) -> int:
@@ -288,14 +258,6 @@ def _locate(
     place = np.empty_like(by_identity)
     place[by_identity] = np.arange(len(by_identity))
     return {name: _take(found[name].chunk(0), place) for name in INDEXED}
-
-
-def _cuts(chosen: Ranked, log_odds: np.ndarray, num_classes: int) -> list[float | None]:
-    """The log-odds of the last image of each class; None for an empty class."""
-    cuts: list[float | None] = [None] * num_classes
-    for i in np.flatnonzero(np.diff(chosen.class_id, append=-1)).tolist():
-        cuts[int(chosen.class_id[i])] = float(log_odds[i])
-    return cuts
 
 
 if __name__ == "__main__":
