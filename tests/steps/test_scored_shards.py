@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from chains import SHARDS, Chain, chain, digest, scored, teacher
 
 from conftest import Dataset
-from semisup import commits, passes, scored_shards, tables
+from semisup import commits, models, passes, scored_shards, tables
 
 __all__ = ["chain", "scored", "teacher"]
 
@@ -192,6 +193,33 @@ def test_rows_are_kept_until_both_tables_are_linked(chain: Chain, scored: list[l
     assert scored == []
 
 
+def test_a_writer_that_wakes_after_another_keeps_its_own_scores(
+    chain: Chain, scored: list[list[int]], monkeypatch: pytest.MonkeyPatch, make_dataset: Dataset
+) -> None:
+    """With other weights: a job of a run that was killed, about to give its tables their names."""
+    (manifest,) = make_dataset(SHARDS, None, "elsewhere", len(SHARDS))
+    calm = Chain(chain.folder / "calm", [manifest], chain.teacher)
+    weights = models.load(chain.teacher)
+    weights.state["fc.bias"] += torch.arange(3)
+    models.save(other := chain.folder / "other.pt", weights)
+    publish = scored_shards.publish
+
+    def wake_late(*arguments: Any) -> None:
+        monkeypatch.setattr(scored_shards, "publish", publish)
+        Chain(chain.folder, chain.manifests, other)
+        publish(*arguments)
+
+    monkeypatch.setattr(scored_shards, "publish", wake_late)
+    chain.score(0, chain.manifests[0])
+    both = {digest(path) for path in links(chain)}
+    assert digest(chain.folder / "part-00000.parquet") in both
+    del scored[:]
+    assert part_of_all(chain, make_dataset) == digest(calm.folder / "part-00000.parquet") + digest(
+        calm.folder / "images-00000.parquet"
+    )
+    assert scored == [[2, 3]]  # which the other has scored anew
+
+
 class Killed(BaseException):
     pass
 
@@ -267,10 +295,11 @@ def test_what_else_lies_in_the_work_folder_is_no_link(chain: Chain) -> None:
 def test_a_mark_is_of_one_tar_in_one_part(tmp_path: Path) -> None:
     """A part is its tars and the shard ids they have: in another place they are another part."""
     one, other = (commits.commit_path(tmp_path, sha, "with") for sha in ("a" * 64, "b" * 64))
-    table = tmp_path / "table"
-    tables.write_bytes(table, b"")
     parts = [{0: one}, {1: one}, {0: one, 1: other}]
-    marks = [commits.link_part(tmp_path, table, table, paths)[0] for paths in parts]
+    for paths in parts:
+        for table in commits.part_tables(tmp_path, commits.part_name(paths)):
+            tables.write_bytes(table, b"")
+    marks = [commits.mark_part(commits.part_name(paths), paths)[0] for paths in parts]
     assert {mark.part for mark in commits.find_marks(one)} == {mark.part for mark in marks}
     assert len({mark.part for mark in marks}) == len(parts)
     assert [mark.shard_id for mark in marks] == [0, 1, 0]

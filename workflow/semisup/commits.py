@@ -2,11 +2,13 @@
 
 A tar put before the others moves all of them by one: each is found again, in whatever part it now is.
 What was made of a tar is rows of its own until its part is written. From then on it is a mark, an empty
-file that names a part and a place there; the part has one link to each of its tables, which takes no
-room and keeps them as long as they are named.
+file that names a part and a place there. The tables of a part are written under a name that says what
+they hold, which no writer of something else shares; the name the rules know is a second one (a link),
+which takes no room. Both keep them as long as one is there.
 """
 
 import hashlib
+import logging
 import os
 import re
 from collections import Counter
@@ -15,6 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from semisup import tables
+
+log = logging.getLogger("semisup")
 
 MARK = re.compile(r"(\w{32}-\w{32})-(\w{32})-(\d+)")
 
@@ -28,11 +32,16 @@ class Mark(NamedTuple):
     shard_id: int
 
     def tables(self) -> tuple[Path, Path]:
-        """Links to the scores and the images of the part."""
-        return _links(self.path.parents[1], self.part)
+        return part_tables(self.path.parents[1], self.part)
 
 
-def _links(work: Path, part: str) -> tuple[Path, Path]:
+def part_name(paths: dict[int, Path]) -> str:
+    """Of a part with these tars: ``paths``, by shard id, of their commits."""
+    return _digest(repr(sorted((shard_id, path.name) for shard_id, path in paths.items())))
+
+
+def part_tables(work: Path, part: str) -> tuple[Path, Path]:
+    """Its scores and its images."""
     return work / "parts" / f"{part}.scores.parquet", work / "parts" / f"{part}.images.parquet"
 
 
@@ -45,23 +54,31 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def link_part(work: Path, scores: Path, images: Path, paths: dict[int, Path]) -> list[Mark]:
-    """Link the tables of a part, and mark all its tars: ``paths``, by shard id, of their commits.
+def publish(table: Path, path: Path) -> bool:
+    """Give a table the name the rules know; whether it has its first name still.
 
-    Raises OSError where the file system has no links.
+    It has not where the file system has no links.
     """
-    of_part = _digest(repr(sorted((shard_id, path.name) for shard_id, path in paths.items())))
-    for table, place in zip((scores, images), _links(work, of_part), strict=True):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.unlink(missing_ok=True)
-        os.link(table, place)
-    marks = []
-    for shard_id, path in paths.items():
-        place = path.with_name(f"{path.stem}-{of_part}-{shard_id}")
-        mark = Mark(place, path, of_part, shard_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with tables.atomic_path(path) as temporary:
+            temporary.unlink()
+            os.link(table, temporary)
+    except OSError as error:
+        log.info("%s: %s; what is scored is stored twice", table, error.strerror)
+        os.replace(table, path)
+        return False
+    return True
+
+
+def mark_part(part: str, paths: dict[int, Path]) -> list[Mark]:
+    """Mark all tars of a part as being in its tables: ``paths``, by shard id, of their commits."""
+    marks = [
+        Mark(path.with_name(f"{path.stem}-{part}-{shard_id}"), path, part, shard_id)
+        for shard_id, path in paths.items()
+    ]
+    for mark in marks:
+        mark.path.parent.mkdir(parents=True, exist_ok=True)
         mark.path.touch()
-        marks.append(mark)
     return marks
 
 
@@ -93,7 +110,7 @@ def remove_others(paths: Iterable[Path], marks: list[Mark]) -> None:
 
 
 def remove_unused(work: Path, sha256s: Iterable[str], in_use: Iterable[Path]) -> None:
-    """Remove links to other tables than those ``in_use``, what was made of other tars than those with
+    """Remove tables that are not (links to) those ``in_use``, what was made of other tars than those with
     these digests, which have left U, and rows that are in the tables of a part.
 
     No part may be at work: it might be about to read them.

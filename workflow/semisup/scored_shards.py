@@ -22,15 +22,23 @@ from semisup.tables import DataError
 log = logging.getLogger("semisup")
 
 
-def link(shards: passes.Shards, scores: Path, images: Path) -> None:
-    """Mark all shards as being in the tables of their part; remove what was made of their tars before."""
-    paths = {tar["shard_id"]: path for tar, path in zip(shards.tars, shards.paths, strict=True)}
-    marks = []
-    try:
-        marks = commits.link_part(shards.work, scores, images, paths)
-    except OSError as error:
-        log.info("%s: %s; what is scored is stored twice", shards.work, error.strerror)
+def part_tables(shards: passes.Shards) -> tuple[Path, Path]:
+    """Where the scores and the images of the part are to be written."""
+    return commits.part_tables(shards.work, commits.part_name(_by_id(shards)))
+
+
+def publish(shards: passes.Shards, scores: Path, images: Path) -> None:
+    """Give the tables of the part the names the rules know, mark all shards as being in them, and
+    remove what was made of their tars before."""
+    paths = _by_id(shards)
+    names = zip(part_tables(shards), (scores, images), strict=True)
+    kept = [commits.publish(table, path) for table, path in names]
+    marks = commits.mark_part(commits.part_name(paths), paths) if all(kept) else []
     commits.remove_others(shards.paths, marks)
+
+
+def _by_id(shards: passes.Shards) -> dict[int, Path]:
+    return {tar["shard_id"]: path for tar, path in zip(shards.tars, shards.paths, strict=True)}
 
 
 def restore(shards: passes.Shards, classes_per_image: int) -> None:

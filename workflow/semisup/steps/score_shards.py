@@ -47,8 +47,8 @@ def main(
     shards = passes.open_shards(manifest, work, [maker], settings.canonical())
     scored_shards.restore(shards, settings.classes_per_image)
     passes.commit_shards(shards, settings.batch_size, workers)
-    write_part(settings, shards, scores, images)
-    scored_shards.link(shards, scores, images)
+    write_part(settings, shards, *scored_shards.part_tables(shards))
+    scored_shards.publish(shards, scores, images)
 
 
 class ScoreMaker:
@@ -90,10 +90,11 @@ def write_part(
     Raises DataError where the logits of an image have no finite logsumexp.
     """
     numerics = devices.numerics(settings.precision)
+    of_what = f"{shards.samples.dataset}, the part of {shards.tars[0]['path']}"
     scored = shards.read(["class_ids", "log_odds", "logsumexp", "status", "reason"])
     samples = shards.samples.table
     if not np.isfinite(scored["logsumexp"].to_numpy()).all():
-        raise DataError(f"{images}: logsumexp is not finite; the teacher's weights are bad.")
+        raise DataError(f"{of_what}: logsumexp is not finite; the teacher's weights are bad.")
     ranked = _ranked(scored, tables.identity(samples))
     write_scores(scores, ranked, numerics)
     columns = {name: scored[name] for name in ("logsumexp", "status", "reason")}
@@ -102,7 +103,7 @@ def write_part(
     counts = Counter(scored["status"].cast(pa.string()).to_pylist())
     if len(ranked.identity) != counts[tars.OK] * settings.classes_per_image:
         raise DataError(
-            f"{scores}: {len(ranked.identity)} scores for {counts[tars.OK]} images and "
+            f"{of_what}: {len(ranked.identity)} scores for {counts[tars.OK]} images and "
             f"{settings.classes_per_image} classes each; this is a bug."
         )
     log.info("%d samples, in %s: %s", len(scored), numerics, dict(counts))
