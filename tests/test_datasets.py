@@ -117,23 +117,26 @@ def test_braces_that_do_not_match_or_nest_too_deep_are_refused(pattern: str) -> 
         datasets.count_paths(pattern)
 
 
-def test_missing_files_are_found_in_the_order_given(tmp_path: Path) -> None:
-    (tmp_path / "a.tar").touch()
-    (tmp_path / "folder.tar").mkdir()
-    (tmp_path / "link.tar").symlink_to(tmp_path / "a.tar")
-    (tmp_path / "broken.tar").symlink_to(tmp_path / "none")
-    names = [
-        "z.tar",
-        "a.tar",
-        "folder.tar",
-        "link.tar",
-        "broken.tar",
-        "none/a.tar",
-        "nul\0.tar",
-        "nul\0/a.tar",
-    ]
-    missing = datasets.missing_files([f"{tmp_path}/{name}" for name in names])
-    assert missing == [f"{tmp_path}/{names[i]}" for i in (0, 2, 4, 5, 6, 7)]
+def test_each_path_is_followed_to_its_file(tmp_path: Path) -> None:
+    (tmp_path / "data" / "folder.tar").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to("data")
+    (tmp_path / "data" / "a.tar").touch()
+    (tmp_path / "data" / "link.tar").symlink_to(tmp_path / "data" / "a.tar")
+    (tmp_path / "data" / "broken.tar").symlink_to("none")
+    file = os.path.realpath(tmp_path / "data" / "a.tar")
+    found = {
+        "data/z.tar": "",
+        "data/a.tar": file,
+        "data/folder.tar": "",
+        "linked/a.tar": file,
+        "data/link.tar": file,
+        "linked//link.tar": file,
+        "data/broken.tar": "",
+        "none/a.tar": "",
+        "data/nul\0.tar": "",
+        "nul\0/a.tar": "",
+    }
+    assert datasets.real_paths([f"{tmp_path}/{name}" for name in found]) == list(found.values())
 
 
 def test_a_bare_name_is_looked_for_in_the_working_folder(
@@ -141,7 +144,24 @@ def test_a_bare_name_is_looked_for_in_the_working_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a.tar").touch()
-    assert datasets.missing_files(["a.tar", "b.tar"]) == ["b.tar"]
+    assert datasets.real_paths(["a.tar", "b.tar"]) == [os.path.realpath("a.tar"), ""]
+
+
+def test_a_path_below_the_root_is_followed_too() -> None:
+    assert datasets.real_paths(["/none.tar", "/etc/passwd"]) == ["", "/etc/passwd"]
+
+
+@given(st.integers(1, datasets.MAX_SHARDS))
+def test_by_default_parts_are_few_and_the_same_until_there_are_twice_as_many_tars(num: int) -> None:
+    per_part = datasets.default_shards_per_part(num)
+    assert len(datasets.list_parts(num, per_part)) <= 256
+    assert per_part == 200 or num > 256 * per_part // 2
+    assert per_part in [200 * 2**i for i in range(6)]
+
+
+def test_more_tars_than_fit_into_256_parts_of_200_make_parts_twice_as_long() -> None:
+    tars = (1, 51_200, 51_201, 100_000)
+    assert [datasets.default_shards_per_part(num) for num in tars] == [200, 200, 400, 400]
 
 
 @given(st.integers(0, 1000), st.integers(1, 1200))

@@ -73,11 +73,12 @@ class Dataset(Section):
         "precision of the selection, nothing else reads it.",
     )
     num_shards: int = Field(8, ge=1, le=100_000, description="Tars to write for a `folder`.")
-    shards_per_part: int = Field(
-        200,
+    shards_per_part: int | None = Field(
+        None,
         ge=1,
-        description="Consecutive shards handled by one job. Changing it re-indexes and re-scores; "
-        "aim at no more than 500 parts, and at 10 minutes to 2 hours for each.",
+        description="Consecutive shards handled by one job: a part. Default: 200, doubled while there "
+        "would be over 256 parts. Aim at 10 minutes to 2 hours for each. Other parts are indexed anew, "
+        "but no shard is scored again.",
     )
 
     max_pixels: int = Field(

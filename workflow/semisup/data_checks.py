@@ -58,14 +58,17 @@ def _check_shards(
     except ValueError as error:
         yield f"{key}: {show(value)} {error}."
         return
-    if dataset.shards is not None and (missing := datasets.missing_files(paths)):
+    real = datasets.real_paths(paths)
+    missing = [path for path, where in zip(paths, real, strict=True) if not where]
+    if dataset.shards is None:  # the pipeline makes them
+        real = [os.path.realpath(path) for path in paths]
+    elif missing:
         what = f"names {len(missing):,} files of {len(paths):,} that do not exist, first "
         remedy = "correct the pattern"
         if "*" in missing[0]:
             remedy = "name all with braces, as in train-{000..099}.tar; * is not expanded"
         yield problem(key, value, what + repr(missing[0]), remedy)
         return
-    real = [os.path.realpath(path) for path in paths]
     if twice := [path for path, times in Counter(real).items() if times > 1]:
         yield problem(key, value, f"names {twice[0]!r} twice", "list every shard once")
     if shared := [path for path in real if owners.setdefault(path, name) != name]:

@@ -4,12 +4,14 @@ Everything here is arithmetic on names and a look at the file system; no tar is 
 the whole pipeline can be laid out before any job runs.
 """
 
+import functools
 import hashlib
 import json
 import math
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +20,7 @@ import braceexpand
 from semisup.config import Dataset
 
 MAX_SHARDS = 1_000_000
+SHARDS_PER_PART, MAX_PARTS = 200, 256
 MAX_NESTED_BRACES = 10
 
 MAX_CLASSES = 2**15
@@ -92,7 +95,12 @@ def list_shards(dataset: Dataset, name: str, results: str) -> list[str]:
     patterns = [dataset.shards] if isinstance(dataset.shards, str) else dataset.shards or []
     if not 0 < sum(map(count_paths, patterns)) <= MAX_SHARDS:
         raise ValueError(f"must name 1 to {MAX_SHARDS:,} files; correct the pattern")
-    return [path for pattern in patterns for path in braceexpand.braceexpand(pattern)]
+    return [path for pattern in patterns for path in _expand(pattern)]
+
+
+@functools.cache  # checks and plan ask for the same
+def _expand(pattern: str) -> list[str]:
+    return list(braceexpand.braceexpand(pattern))
 
 
 def count_paths(pattern: str) -> int:
@@ -123,16 +131,32 @@ def _count_product(text: str) -> int:
     return min(math.prod(choices), MAX_SHARDS + 1)
 
 
-def missing_files(paths: list[str]) -> list[str]:
-    """The paths that are not files, with one directory listing per folder (100,000 shards: 0.2 s)."""
-    present: dict[str, set[str]] = {}
-    for folder in {os.path.dirname(path) for path in paths}:
-        try:
-            with os.scandir(folder or ".") as entries:
-                present[folder] = {entry.name for entry in entries if entry.is_file()}
-        except (OSError, ValueError):  # ValueError: no path at all, it holds a null byte
-            present[folder] = set()
-    return [path for path in paths if os.path.basename(path) not in present[os.path.dirname(path)]]
+def real_paths(paths: list[str]) -> list[str]:
+    """Where each path leads, "" where to no file: one directory listing for each folder.
+
+    Links in a folder are followed one by one, the folders' own only once.
+    """
+    files: dict[str, dict[str, str]] = {}
+    found = []
+    for path in paths:
+        folder, slash, name = path.rpartition("/")
+        if folder not in files:
+            files[folder] = dict(_list_files(folder or (slash or ".")))
+        found.append(files[folder].get(name, ""))
+    return found
+
+
+def _list_files(folder: str) -> Iterator[tuple[str, str]]:
+    """The name of each file, and where it really is."""
+    try:
+        real = os.path.realpath(folder).rstrip("/")
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_file():
+                    name, is_link = entry.name, entry.is_symlink()
+                    yield name, os.path.realpath(entry.path) if is_link else f"{real}/{name}"
+    except (OSError, ValueError):  # ValueError: no path at all, it holds a null byte
+        return
 
 
 def list_parts(num_shards: int, shards_per_part: int) -> list[range]:
@@ -141,6 +165,17 @@ def list_parts(num_shards: int, shards_per_part: int) -> list[range]:
         range(start, min(start + shards_per_part, num_shards))
         for start in range(0, num_shards, shards_per_part)
     ]
+
+
+def default_shards_per_part(num_shards: int) -> int:
+    """SHARDS_PER_PART, doubled while there would be more than MAX_PARTS.
+
+    So that parts are others at two sizes of U between 50,000 and 200,000 tars, not at each new tar.
+    """
+    per_part = SHARDS_PER_PART
+    while num_shards > MAX_PARTS * per_part:
+        per_part *= 2
+    return per_part
 
 
 def list_classes(classes: int | list[str] | str) -> list[str]:

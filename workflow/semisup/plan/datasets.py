@@ -8,8 +8,6 @@ from semisup import datasets, settings, stamps
 from semisup.config import Config, Dataset
 from semisup.stages import stage_classes, stage_names, stored_classes
 
-MAX_PACKED_PARTS = 256
-
 
 class Wildcards(Protocol):
     """Snakemake's wildcards: an attribute per wildcard of the rule."""
@@ -35,8 +33,9 @@ class Datasets:
         return datasets.list_shards(self.config.datasets[name], name, self.results)
 
     def _list_parts(self, name: str) -> list[range]:
-        shards_per_part = self.config.datasets[name].shards_per_part
-        return datasets.list_parts(len(self.shards(name)), shards_per_part)
+        num_shards, per_part = len(self.shards(name)), self.config.datasets[name].shards_per_part
+        per_part = per_part or datasets.default_shards_per_part(num_shards)
+        return datasets.list_parts(num_shards, per_part)
 
     def has_labels(self, name: str) -> bool:
         labels = self.config.datasets[name].labels
@@ -63,7 +62,7 @@ class Datasets:
         stage = stage_names(self.config.models[teacher])[-1]
         most = selection.images_per_class * len(stage_classes(self.config, teacher, stage))
         num_shards = -(-most // pack.samples_per_shard)
-        per_part = max(pack.shards_per_part, -(-num_shards // MAX_PACKED_PARTS))
+        per_part = max(pack.shards_per_part, -(-num_shards // datasets.MAX_PARTS))
         return datasets.list_parts(num_shards, per_part)
 
     def made_tars(self, name: str) -> list[str]:
