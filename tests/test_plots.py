@@ -1,4 +1,5 @@
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,3 +38,13 @@ def test_text_in_a_figure_is_escaped() -> None:
     svg = plots.distance_histogram(np.array([1]), 0.6, [("<script>$x^2$", 0.1)])
     assert "<script>" not in svg
     assert "&lt;script&gt;$x^2$" in svg
+
+
+def test_bars_of_distances_and_cuts_stand_at_their_places(monkeypatch) -> None:
+    monkeypatch.setattr(plots, "_svg", lambda figure, _: figure.axes[0])
+    cuts = [("closest 1", 0.1), ("max_distance 0.8", 0.8)]
+    axes: Any = plots.distance_histogram(np.array([3, 0, 1]), 0.6, cuts)
+    bars = [(bar.get_x(), bar.get_height()) for bar in axes.patches]
+    np.testing.assert_allclose(bars, [(0, 3), (0.2, 0), (0.4, 1)])
+    np.testing.assert_allclose([line.get_xdata() for line in axes.lines], [[0.1] * 2, [0.8] * 2])
+    assert axes.get_xlim()[1] > 0.8

@@ -51,13 +51,13 @@ UNLABELED[2][6] = ("broken again", {"jpg": make_jpeg(1)[:-40]})
 
 @pytest.fixture
 def network(tmp_path: Path) -> Path:
-    return save(tmp_path / "weights.pt", 12, seed=3)
+    return save(tmp_path / "weights.pt", square(12), seed=3)
 
 
-def save(path: Path, size: int, seed: int) -> Path:
+def save(path: Path, how: settings.Preprocessing, seed: int) -> Path:
     torch.manual_seed(seed)
     model = models.build("cifar_resnet8_w4", len(CLASSES))
-    models.save(path, models.Weights("cifar_resnet8_w4", square(size), CLASSES, model.state_dict()))
+    models.save(path, models.Weights("cifar_resnet8_w4", how, CLASSES, model.state_dict()))
     return path
 
 
@@ -295,11 +295,14 @@ def one_by_one(folder: Path, manifest: Path, teacher: Path, descriptor: Path) ->
     return paths
 
 
-@pytest.mark.parametrize("other", [None, 12, 9])
+@pytest.mark.parametrize(
+    "other",
+    [None, square(12), square(9), square(12).model_copy(update={"interpolation": "bicubic"})],
+)
 def test_one_pass_makes_the_bytes_of_two(
-    other: int | None, tmp_path: Path, make_dataset: Dataset, network: Path
+    other: settings.Preprocessing | None, tmp_path: Path, make_dataset: Dataset, network: Path
 ) -> None:
-    """The descriptor is the teacher, or another network for images of the same or another size."""
+    """The descriptor is the teacher, or another network for images that are resized alike or not."""
     descriptor = save(tmp_path / "descriptor.pt", other, seed=4) if other else network
     (manifest,) = make_dataset(UNLABELED, None, "unlabeled", 3)
     alone = one_by_one(tmp_path / "alone", manifest, network, descriptor)
@@ -315,7 +318,7 @@ def test_the_same_network_looks_once(
     (manifest,) = make_dataset(UNLABELED[:1], None)
     both_in_one(tmp_path / "one", manifest, network, network)
     assert len(made) == 1
-    both_in_one(tmp_path / "two", manifest, network, save(tmp_path / "d.pt", 12, seed=4))
+    both_in_one(tmp_path / "two", manifest, network, save(tmp_path / "d.pt", square(12), seed=4))
     assert len(made) == 3
 
 
