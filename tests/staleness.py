@@ -140,7 +140,7 @@ ROWS = [
         f"pack_folder index_shards {DESCRIBE_D} {FINETUNE}", {**PLAIN, "dataset": "photos"},
     ),
     Row(
-        "datasets.*.shards_per_part", "of U; no shard is scored again, its scores are taken over",
+        "datasets.*.shards_per_part", "of U; scores are taken over, but with `read_with`",
         {"datasets.unlabeled.shards_per_part": 3}, UNLABELED,
         {**STUDENT, "dataset": "unlabeled", "unlabeled": "unlabeled"},
     ),

@@ -123,6 +123,7 @@ def test_each_path_is_followed_to_its_file(tmp_path: Path) -> None:
     (tmp_path / "data" / "a.tar").touch()
     (tmp_path / "data" / "link.tar").symlink_to(tmp_path / "data" / "a.tar")
     (tmp_path / "data" / "broken.tar").symlink_to("none")
+    (tmp_path / "data" / "circle.tar").symlink_to("circle.tar")
     file = os.path.realpath(tmp_path / "data" / "a.tar")
     found = {
         "data/z.tar": "",
@@ -132,6 +133,7 @@ def test_each_path_is_followed_to_its_file(tmp_path: Path) -> None:
         "data/link.tar": file,
         "linked//link.tar": file,
         "data/broken.tar": "",
+        "data/circle.tar": "",
         "none/a.tar": "",
         "data/nul\0.tar": "",
         "nul\0/a.tar": "",
@@ -147,8 +149,11 @@ def test_a_bare_name_is_looked_for_in_the_working_folder(
     assert datasets.real_paths(["a.tar", "b.tar"]) == [os.path.realpath("a.tar"), ""]
 
 
-def test_a_path_below_the_root_is_followed_too() -> None:
-    assert datasets.real_paths(["/none.tar", "/etc/passwd"]) == ["", "/etc/passwd"]
+def test_the_root_is_not_the_working_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {".": [("a.tar", "/here/a.tar")], "/": [("b.tar", "/b.tar")]}
+    monkeypatch.setattr(datasets, "_list_files", there.__getitem__)
+    found = datasets.real_paths(["a.tar", "/a.tar", "b.tar", "/b.tar"])
+    assert found == ["/here/a.tar", "", "", "/b.tar"]
 
 
 @given(st.integers(1, datasets.MAX_SHARDS))

@@ -10,6 +10,7 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from semisup import data_checks
 from semisup import settings as step_settings
 from semisup.checks import ConfigError, load_config, trainings
 from semisup.datasets import DIGITS
@@ -232,6 +233,14 @@ def test_manifests_of_a_dataset_and_of_a_selection() -> None:
     assert plan.manifests("unlabeled")[1] == "results/datasets/unlabeled/manifest-00001.json"
     assert len(plan.manifests("unlabeled")) == 4
     assert plan.manifests("top") == ["results/shards/top/manifest-00000.json"]
+
+
+def test_by_default_a_hundred_thousand_shards_make_250_parts(tmp_path, monkeypatch) -> None:
+    shards = str(tmp_path / "u-{00000..99999}.tar")
+    monkeypatch.setattr(data_checks, "check_files", lambda config: ())
+    plan = make(datasets__unlabeled={"shards": shards})
+    assert len(plan.parts("unlabeled")) == 250
+    assert len(make(datasets__unlabeled__shards_per_part=3).parts("unlabeled")) == 4
 
 
 def test_a_selection_is_packed_in_parts_that_hold_every_class_full() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semisup import schemas, tables
-from semisup.rankings import LogitTable, look_up
+from semisup.rankings import LogitTable, _match, look_up
 from semisup.scores import merge, write_scores
 from semisup.selection import Cut, Ranked
 
@@ -29,6 +29,9 @@ def test_of_equal_logits_the_first_image_is_chosen_whatever_its_log_odds(tmp_pat
         assert merge([path], Cut(np.array([k])), open_part=by_logit).identity.tolist() == chosen
 
 
+CLASSES = [0, 1, 300, 2**15 - 1]
+
+
 @settings(max_examples=40)
 @given(st.data())
 def test_looking_up_finds_the_score_of_each_image_and_class(data: st.DataObject) -> None:
@@ -44,7 +47,9 @@ def _look_up(rng: np.random.Generator, num_images: list[int], folder: Path) -> N
     paths = []
     for part, num in enumerate(num_images):
         identity = np.repeat((np.int64(part) << 32) | np.arange(num), 2)
-        class_id = np.array([rng.permutation(4)[:2] for _ in range(num)], np.int16).reshape(-1)
+        class_id = np.array([rng.permutation(CLASSES)[:2] for _ in range(num)], np.int16).reshape(
+            -1
+        )
         log_odds = rng.normal(size=2 * num).astype(np.float32)
         rows = Ranked(class_id, log_odds, identity, np.tile(np.array([1, 2], np.int8), num))
         paths.append(folder / f"part-{part:05d}.parquet")
@@ -52,10 +57,18 @@ def _look_up(rng: np.random.Generator, num_images: list[int], folder: Path) -> N
         for class_, score, image, rank in zip(*rows, strict=True):
             stored[int(image), int(class_)] = score, int(rank)
     images = [*range(35), *range(2**32, 2**32 + 35)]
-    pairs = [(image, class_) for image in images for class_ in range(4)]
+    pairs = [(image, class_) for image in images for class_ in CLASSES]
     wanted = [pairs[i] for i in rng.permutation(len(pairs))[: len(pairs) // 2]]
     identity, class_id = (np.array(column) for column in zip(*wanted, strict=True))
     log_odds, ranks = look_up(paths, identity, class_id.astype(np.int16))
     expected = [stored.get(pair, (np.nan, 0)) for pair in wanted]
     np.testing.assert_array_equal(log_odds, np.array([each for each, _ in expected], np.float32))
     assert ranks.tolist() == [rank for _, rank in expected]
+
+
+def test_rows_of_other_images_match_nothing() -> None:
+    """Wanted are two images, with class 3; rows are of those beside them, too."""
+    zeros = np.zeros(6, np.float32)
+    rows = Ranked(np.full(6, 3, np.int16), zeros, np.arange(6), np.ones(6, np.int8))
+    at, found = _match(np.array([1, 4]), np.array([3, 3], np.int16), rows)
+    assert (at.tolist(), found.tolist()) == ([0, 1], [1, 4])

@@ -15,6 +15,7 @@ from small_selection import NUM_IMAGES, TOP, make_selection, prepare, write_part
 from semisup import schemas, tables
 from semisup.plan import Plan
 from semisup.questions import explain, sizes
+from semisup.selection import Ranked
 from semisup.tables import DataError
 
 
@@ -146,14 +147,38 @@ def test_a_class_without_a_share_is_said(tmp_path, monkeypatch, capsys) -> None:
     assert "cow: score 0.268941 (log-odds -1.0000), but no image of this class is wanted" in text
 
 
-def test_the_command_takes_no_time_to_import_pandas(tmp_path, monkeypatch, capsys) -> None:
-    """PyArrow would, for the images that are not removed, of whom nothing is a frame."""
-    text = ask(tmp_path, monkeypatch, capsys, "u0-5")
-    question = ["--configfile", "config.yaml", "--selection", "top", "--key", "u0-5"]
-    command = [sys.executable, "-X", "importtime", "-m", "semisup.questions.explain", *question]
+def test_a_class_without_a_stored_score_has_none() -> None:
+    """Chance chooses by label, whatever the teacher says."""
+    stored = Ranked(
+        np.array([2, 0], np.int16), np.array([1.5, -3], np.float32), np.zeros(2, np.int64),
+        np.array([1, 2], np.int8),
+    )  # fmt: skip
+    log_odds, ranks = explain._of_classes(stored, np.array([0, 1], np.int16))
+    np.testing.assert_array_equal(log_odds, np.array([-3, np.nan], np.float32))
+    assert ranks.tolist() == [2, 0]
+
+
+def command(name: str, *options: str) -> "subprocess.CompletedProcess[str]":
+    """As a process of its own, which says what it imports."""
     environment = os.environ | {"PYTHONPATH": str(Path(explain.__file__).parents[2])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    question = ["--configfile", "config.yaml", "--selection", "top", *options]
+    words = [sys.executable, "-X", "importtime", "-m", f"semisup.questions.{name}", *question]
+    return subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+
+
+def test_the_command_takes_no_time_to_import_pandas(tmp_path, monkeypatch, capsys) -> None:
+    """PyArrow would, for an image that is not removed, of which nothing is a frame."""
+    text = ask(tmp_path, monkeypatch, capsys, "u0-5")
+    done = command("explain", "--key", "u0-5")
     assert done.stdout == text
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
     assert "pyarrow" in imported
     assert not [name for name in imported if name.startswith("pandas.")]
+
+
+def test_a_command_that_needs_pandas_has_it(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_selection(prepare())
+    done = command("sizes", "--k", "2 3", "--p", "1", "--fraction", "1")
+    assert "pandas.core.frame" in done.stderr
+    assert "|D-hat|" in done.stdout

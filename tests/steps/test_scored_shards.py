@@ -3,6 +3,8 @@
 import errno
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,19 +169,41 @@ def test_scores_beside_images_of_others_are_scored_again(
     assert scored == [[0, 1]]
 
 
+@pytest.mark.parametrize("error", [errno.EPERM, errno.EXDEV])
 def test_where_files_cannot_be_linked_scores_are_kept_as_rows(
-    chain: Chain, scored: list[list[int]], monkeypatch: pytest.MonkeyPatch, make_dataset: Dataset
+    chain: Chain,
+    scored: list[list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    make_dataset: Dataset,
+    error: int,
 ) -> None:
     def no_links(*_: Any) -> None:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        raise OSError(error, os.strerror(error))
 
+    calm = tables_of(chain.folder)
     monkeypatch.setattr(os, "link", no_links)
     run = Chain(chain.folder / "run", chain.manifests, chain.teacher)
+    assert tables_of(run.folder) == calm
     run.count()
     assert work(run) == rows_of(run) and len(rows_of(run)) == len(SHARDS)
     del scored[:]
     part_of_all(run, make_dataset)
     assert scored == []
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no Linux")
+def test_the_work_folder_may_be_on_another_file_system(chain: Chain) -> None:
+    elsewhere = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    try:
+        run = chain.folder / "run"
+        run.mkdir()
+        (run / "work").symlink_to(elsewhere)
+        assert elsewhere.stat().st_dev != run.stat().st_dev
+        assert tables_of(Chain(run, chain.manifests, chain.teacher).folder) == tables_of(
+            chain.folder
+        )
+    finally:
+        shutil.rmtree(elsewhere)
 
 
 def test_rows_are_kept_until_both_tables_are_linked(chain: Chain, scored: list[list[int]]) -> None:

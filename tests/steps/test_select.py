@@ -131,6 +131,7 @@ def test_random_chooses_images_by_their_label_whatever_their_score(
     rows = pd.read_parquet(chain.select(k=4, variant="random", tags=[2, 0]))
     summary = json.loads((chain.folder / "summary.json").read_text())
     assert [entry["num_images"] for entry in summary["classes"]] == [4, 0, 4]
+    assert {entry["cut_score"] for entry in summary["classes"]} == {None}  # chance has no cut
     assert (rows.class_id == np.where(rows.sample_index % 2, 0, 2)).all()
     everything = pd.read_parquet(chain.select(k=99, variant="random", tags=[2, 0]))
     assert "broken" not in set(everything.key)

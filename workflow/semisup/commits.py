@@ -3,14 +3,15 @@
 A tar put before the others moves all of them by one: each is found again, in whatever part it now is.
 What was made of a tar is rows of its own until its part is written. From then on it is a mark, an empty
 file that names a part and a place there. The tables of a part are written under a name that says what
-they hold, which no writer of something else shares; the name the rules know is a second one (a link),
-which takes no room. Both keep them as long as one is there.
+they hold, which no writer of something else shares; the name the rules know is a second one, a link, which
+takes no room, and either may go before the other.
 """
 
 import hashlib
 import logging
 import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -54,20 +55,15 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def publish(table: Path, path: Path) -> bool:
-    """Give a table the name the rules know; whether it has its first name still.
-
-    It has not where the file system has no links.
-    """
-    try:
-        with tables.atomic_path(path) as temporary:
-            temporary.unlink()
+def publish(table: Path, path: Path) -> None:
+    """Give a table the name the rules know; where that cannot be a link, it is a copy."""
+    with tables.atomic_path(path) as temporary:
+        temporary.unlink()
+        try:
             os.link(table, temporary)
-    except OSError as error:
-        log.info("%s: %s; what is scored is stored twice", table, error.strerror)
-        os.replace(table, path)
-        return False
-    return True
+        except OSError as error:
+            log.info("%s: %s; until all is counted there is a copy", table, error.strerror)
+            shutil.copyfile(table, temporary)
 
 
 def mark_part(part: str, paths: dict[int, Path]) -> list[Mark]:
@@ -115,9 +111,9 @@ def remove_unused(work: Path, sha256s: Iterable[str], in_use: Iterable[Path]) ->
 
     No part may be at work: it might be about to read them.
     """
-    used, current = {sha256[:32] for sha256 in sha256s}, {path.stat().st_ino for path in in_use}
+    used, current = {sha256[:32] for sha256 in sha256s}, set(map(_file, in_use))
     for path in (work / "parts").glob("*"):
-        if path.stat().st_ino not in current:
+        if _file(path) not in current:
             path.unlink()
     linked = Counter(path.name.split(".")[0] for path in (work / "parts").glob("*"))
     for folder in work.glob("??/"):
@@ -127,3 +123,9 @@ def remove_unused(work: Path, sha256s: Iterable[str], in_use: Iterable[Path]) ->
             gone.add(mark.commit if linked[mark.part] == 2 else mark.path)
         for path in gone:
             path.unlink(missing_ok=True)
+
+
+def _file(path: Path) -> tuple[int, int]:
+    """The same for all names of a file."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino

@@ -77,8 +77,9 @@ class Dataset(Section):
         None,
         ge=1,
         description="Consecutive shards handled by one job: a part. Default: 200, doubled while there "
-        "would be over 256 parts. Aim at 10 minutes to 2 hours for each. Other parts are indexed anew, "
-        "but no shard is scored again.",
+        "would be over 256 parts: above 51,200 and 102,400 shards (say it, if U is to grow past "
+        "them). Aim at 10 minutes to 2 hours for each. With other parts U is indexed, described and "
+        "searched anew; it is scored again only with `duplicates.read_with`.",
     )
 
     max_pixels: int = Field(

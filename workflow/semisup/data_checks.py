@@ -58,11 +58,11 @@ def _check_shards(
     except ValueError as error:
         yield f"{key}: {show(value)} {error}."
         return
-    real = datasets.real_paths(paths)
-    missing = [path for path, where in zip(paths, real, strict=True) if not where]
     if dataset.shards is None:  # the pipeline makes them
         real = [os.path.realpath(path) for path in paths]
-    elif missing:
+    else:
+        real = datasets.real_paths(paths)
+    if missing := [path for path, where in zip(paths, real, strict=True) if not where]:
         what = f"names {len(missing):,} files of {len(paths):,} that do not exist, first "
         remedy = "correct the pattern"
         if "*" in missing[0]:

@@ -4,6 +4,7 @@ Everything here is arithmetic on names and a look at the file system; no tar is 
 the whole pipeline can be laid out before any job runs.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -99,8 +100,8 @@ def list_shards(dataset: Dataset, name: str, results: str) -> list[str]:
 
 
 @functools.cache  # checks and plan ask for the same
-def _expand(pattern: str) -> list[str]:
-    return list(braceexpand.braceexpand(pattern))
+def _expand(pattern: str) -> tuple[str, ...]:
+    return tuple(braceexpand.braceexpand(pattern))
 
 
 def count_paths(pattern: str) -> int:
@@ -139,9 +140,10 @@ def real_paths(paths: list[str]) -> list[str]:
     files: dict[str, dict[str, str]] = {}
     found = []
     for path in paths:
-        folder, slash, name = path.rpartition("/")
+        before, slash, name = path.rpartition("/")
+        folder = before or slash or "."
         if folder not in files:
-            files[folder] = dict(_list_files(folder or (slash or ".")))
+            files[folder] = dict(_list_files(folder))
         found.append(files[folder].get(name, ""))
     return found
 
@@ -149,12 +151,13 @@ def real_paths(paths: list[str]) -> list[str]:
 def _list_files(folder: str) -> Iterator[tuple[str, str]]:
     """The name of each file, and where it really is."""
     try:
-        real = os.path.realpath(folder).rstrip("/")
+        real = os.path.realpath(folder)
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_file():
-                    name, is_link = entry.name, entry.is_symlink()
-                    yield name, os.path.realpath(entry.path) if is_link else f"{real}/{name}"
+                with contextlib.suppress(OSError):  # a link in a circle
+                    if entry.is_file():
+                        path = os.path.join(real, entry.name)
+                        yield entry.name, os.path.realpath(path) if entry.is_symlink() else path
     except (OSError, ValueError):  # ValueError: no path at all, it holds a null byte
         return
 

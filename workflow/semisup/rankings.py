@@ -152,7 +152,8 @@ def _in_memory(rows: Ranked) -> Rows:
 
 
 def read_scores(path: Path, classes: np.ndarray | None = None) -> Ranked:
-    """All scores of a part, or those of ``classes`` (ascending), in the order of the file."""
+    """All scores of a part in the order of the file; or those of ``classes``, class by class in each
+    tier."""
     table = ScoreTable(path)
 
     def read(tier: int) -> Ranked:

@@ -22,7 +22,7 @@ from semisup.tables import DataError
 log = logging.getLogger("semisup")
 
 
-def part_tables(shards: passes.Shards) -> tuple[Path, Path]:
+def tables_of(shards: passes.Shards) -> tuple[Path, Path]:
     """Where the scores and the images of the part are to be written."""
     return commits.part_tables(shards.work, commits.part_name(_by_id(shards)))
 
@@ -30,11 +30,10 @@ def part_tables(shards: passes.Shards) -> tuple[Path, Path]:
 def publish(shards: passes.Shards, scores: Path, images: Path) -> None:
     """Give the tables of the part the names the rules know, mark all shards as being in them, and
     remove what was made of their tars before."""
+    for table, path in zip(tables_of(shards), (scores, images), strict=True):
+        commits.publish(table, path)
     paths = _by_id(shards)
-    names = zip(part_tables(shards), (scores, images), strict=True)
-    kept = [commits.publish(table, path) for table, path in names]
-    marks = commits.mark_part(commits.part_name(paths), paths) if all(kept) else []
-    commits.remove_others(shards.paths, marks)
+    commits.remove_others(shards.paths, commits.mark_part(commits.part_name(paths), paths))
 
 
 def _by_id(shards: passes.Shards) -> dict[int, Path]:

@@ -148,6 +148,8 @@ def write_blocks(
 
 
 def _conform(path: Path, columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
+    if frames := [name for name in schema.names if hasattr(columns[name], "iloc")]:
+        raise TypeError(f"{path}: {frames} must not be pandas', which PyArrow does not know here.")
     table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
     for field in schema:
         if not field.nullable and table[field.name].null_count:

@@ -47,7 +47,7 @@ def main(
     shards = passes.open_shards(manifest, work, [maker], settings.canonical())
     scored_shards.restore(shards, settings.classes_per_image)
     passes.commit_shards(shards, settings.batch_size, workers)
-    write_part(settings, shards, *scored_shards.part_tables(shards))
+    write_part(settings, shards, *scored_shards.tables_of(shards))
     scored_shards.publish(shards, scores, images)
 
 

@@ -141,6 +141,7 @@ def summarize_classes(
     classes: list[ClassSummary] = []
     for i, (name, row) in enumerate(zip(names, last.tolist(), strict=True)):
         has_cut = num_images[i] > 0 and settings.tags is None
+        has_logit = has_cut and settings.rank_by == "logit"
         classes.append(
             {
                 "class_id": i,
@@ -149,9 +150,7 @@ def summarize_classes(
                 "num_images": int(num_images[i]),
                 "cut_log_odds": float(log_odds[row]) if has_cut else None,
                 "cut_score": float(score_of(log_odds[row : row + 1])[0]) if has_cut else None,
-                "cut_logit": float(chosen.log_odds[row])
-                if has_cut and settings.rank_by == "logit"
-                else None,
+                "cut_logit": float(chosen.log_odds[row]) if has_logit else None,
             }
         )
     return classes
