@@ -126,10 +126,10 @@ def _explain(selected: Selected, found: Found) -> Iterator[str]:
 
 def _of_classes(stored: Ranked, class_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """log_odds and prediction_rank of an image for classes; NaN and 0 where no score is stored."""
-    at = {class_id: i for i, class_id in enumerate(stored.class_id.tolist())}
-    places = np.array([at.get(each, len(at)) for each in class_id.tolist()], np.int64)
+    place = {each: i for i, each in enumerate(stored.class_id.tolist())}
+    at = [place.get(each, len(place)) for each in class_id.tolist()]
     log_odds = np.append(stored.log_odds, np.float32(np.nan))
-    return log_odds[places], np.append(stored.prediction_rank, np.int8(0))[places]
+    return log_odds.take(at), np.append(stored.prediction_rank, np.int8(0)).take(at)
 
 
 def _cut(of_class: ClassSummary) -> str:
