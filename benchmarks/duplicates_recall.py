@@ -57,7 +57,7 @@ to_input = transforms.Compose([
 ])
 network.forward = lambda images: network.extract_features(images).mean((2, 3))
 found = CNN(False, CustomModel("lite0", network, to_input)).encode_images(sys.argv[1])
-np.savez(sys.argv[2], names=list(found), vectors=np.concatenate(list(found.values())))
+np.savez(sys.argv[2], names=list(found), vectors=np.stack([np.ravel(each) for each in found.values()]))
 """
 
 
