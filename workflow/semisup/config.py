@@ -77,8 +77,8 @@ class Dataset(Section):
         None,
         ge=1,
         description="Consecutive shards handled by one job: a part. Default: 200, doubled while there "
-        "would be over 256 parts: above 51,200 and 102,400 shards (say it, if U is to grow past "
-        "them). Aim at 10 minutes to 2 hours for each. With other parts U is indexed, described and "
+        "would be over 256 parts: above 51,200 shards, above 102,400 and so on (say it, if U is to "
+        "grow past one). Aim at 10 minutes to 2 hours for each. With other parts U is indexed, described and "
         "searched anew; it is scored again only with `duplicates.read_with`.",
     )
 
