@@ -1,4 +1,4 @@
-"""The search of near-duplicates beside Faiss: `duplicates.py FOLDER [WEIGHTS]`.
+"""The search of near-duplicates beside Faiss: `duplicates.py FOLDER`; on real features: `duplicates_kept.py`.
 
 Every way runs in a process of its own on one thread, ways interleaved in each round, imports and the
 making of data not counted; processor time is compared, as others may use the machine. Features are
@@ -6,11 +6,6 @@ made up: 512 dimensions, a spectrum that falls as that of a network's, 1,000 clu
 hundredth image of U is a near-duplicate of an evaluation image, at one of four distances. A way that
 is exact and finds other pairs than Faiss ends the comparison. What is not exact, the growth with U
 and the extraction run once.
-
-With WEIGHTS, a descriptor of ours, instead: the 10,000 test images of CIFAR-10 are the index and its
-50,000 training images U. There a range of 0.6 holds a large part of all pairs, of which a part of U
-keeps the nearest of each image and the closest `max_pairs`. Faiss gets the same to do, and computes
-exact distances of no more pairs than it needs to; its range search alone is measured beside it.
 """
 
 import hashlib
@@ -31,10 +26,6 @@ THREADS, ROUNDS, DIMENSIONS, BLOCK = 1, 3, 512, 16_384
 NUM_EVALUATION, NUM_UNLABELED = 10_000, 100_000
 PLANTED = (0.02, 0.1, 0.2, 0.3)
 EXACT = ["ours", "faiss_flat"]
-KEPT = ["ours_kept", "faiss_kept", "faiss_range_search"]
-REAL = [(0.1, 100_000), (0.2, 100_000), (0.3, 100_000), (0.6, 100_000), (0.6, 1_000_000)]
-"""Distance and `max_pairs`: the defaults are 0.6 and 100,000."""
-
 SLACK = 1e-5
 """More than a squared distance of Faiss is off."""
 
@@ -55,33 +46,6 @@ def main(folder: Path) -> None:
     report(rows, 0.3)
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / "duplicates.json").write_text(json.dumps(rows, indent=1) + "\n")
-
-
-def real(folder: Path, weights: Path) -> None:
-    make_real_features(folder, weights)
-    rows = []
-    for distance, max_pairs in REAL:
-        for _ in range(ROUNDS):
-            rows += [run(folder, way, distance, max_pairs) for way in KEPT]
-        own = [row for row in rows if (row["distance"], row["count"]) == (distance, max_pairs)]
-        check_equal([row for row in own if row["digest"]])
-        report(own, distance)
-    (HERE / "results" / "duplicates_kept.json").write_text(json.dumps(rows, indent=1) + "\n")
-
-
-def make_real_features(folder: Path, weights: Path) -> None:
-    import duplicates_real
-
-    from semisup import images
-    from semisup.steps import make_cifar10
-
-    folder.mkdir(parents=True, exist_ok=True)
-    source = HERE.parent / make_cifar10.SOURCE
-    for name, tar in (("evaluation", make_cifar10.TEST), ("unlabeled", make_cifar10.TRAIN)):
-        if not (folder / f"{name}.npy").exists():
-            samples = make_cifar10.read_tar(source / tar)
-            pixels = np.stack([images.decode(sample.members["jpg"]) for sample in samples])
-            np.save(folder / f"{name}.npy", duplicates_real.describe(weights, pixels))
 
 
 def make_features(folder: Path, num_unlabeled: int) -> None:
@@ -128,9 +92,9 @@ def make_features(folder: Path, num_unlabeled: int) -> None:
     tables.write_blocks(folder / "unlabeled.parquet", blocks(), schemas.FEATURES)
 
 
-def run(folder: Path, way: str, distance: float, count: int) -> dict:
+def run(folder: Path, way: str, distance: float, count: int, script: str | Path = __file__) -> dict:
     environment = os.environ | {"OMP_NUM_THREADS": str(THREADS)}
-    command = [sys.executable, __file__, str(folder), way, str(distance), str(count)]
+    command = [sys.executable, str(script), str(folder), way, str(distance), str(count)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         sys.exit(f"{way} failed:\n{done.stderr}")
@@ -166,8 +130,6 @@ def one(folder: Path, way: str, distance: float, count: int) -> dict:
     if way == "extract_resnet18":
         return extract(count)
     evaluation = np.load(folder / "evaluation.npy")
-    if way in KEPT:
-        return kept(folder, way, evaluation, distance, count)
     unlabeled = None
     if way != "ours_from_store":
         unlabeled = np.load(folder / "unlabeled.npy", mmap_mode="r")[:count].copy()
@@ -183,88 +145,6 @@ def one(folder: Path, way: str, distance: float, count: int) -> dict:
         "seconds": wall, "build_cpu_seconds": built - began, "num_pairs": len(query),
         "digest": hashlib.sha256(pairs.tobytes()).hexdigest(), "peak_mb": peak_mb(),
     }  # fmt: skip
-
-
-def kept(folder: Path, way: str, evaluation: np.ndarray, distance: float, max_pairs: int) -> dict:
-    """The nearest of each image of U, and the closest pairs, as find_duplicates looks for them."""
-    from semisup import memory
-    from semisup.pairs import Closest, Nearest
-
-    memory.keep_freed()
-    unlabeled = np.load(folder / "unlabeled.npy")
-    closest, nearest = Closest(max_pairs), Nearest(len(unlabeled))
-    search = {"ours_kept": ours_kept, "faiss_kept": faiss_kept}.get(way, faiss_range_search)
-    began, wall = time.process_time(), time.perf_counter()
-    find = search(evaluation, distance)
-    built = time.process_time()
-    for start in range(0, len(unlabeled), BLOCK):
-        for query, match, apart in find(unlabeled[start : start + BLOCK], closest):
-            nearest.add(start + query, match, apart)
-            closest.add(apart, start + query, match)
-    columns = [nearest.match, nearest.distance, *closest.sorted()]
-    done = time.process_time()
-    digest = hashlib.sha256(b"".join(column.tobytes() for column in columns)).hexdigest()
-    return {
-        "way": way, "distance": distance, "count": max_pairs, "cpu_seconds": done - built,
-        "seconds": time.perf_counter() - wall, "build_cpu_seconds": built - began,
-        "num_pairs": min(closest.count, max_pairs), "peak_mb": peak_mb(),
-        "digest": "" if way == "faiss_range_search" else digest,
-    }  # fmt: skip
-
-
-def ours_kept(evaluation, distance):
-    from semisup.neighbors import Neighbors
-
-    neighbors = Neighbors(evaluation, distance)
-    return lambda queries, closest: neighbors.within(queries, lambda: closest.cut)
-
-
-def faiss_kept(evaluation, distance):
-    """Exact distances of what may be the nearest, and of what may be among the closest, alone."""
-    import faiss
-
-    index = faiss.IndexFlatL2(evaluation.shape[1])
-    theirs = evaluation.astype(np.float32)
-    index.add(theirs)
-
-    def find(queries, closest):
-        own = queries.astype(np.float32)
-        limits, squares, match = index.range_search(own, distance**2 + SLACK)
-        counts = np.diff(limits.astype(np.int64))
-        if not len(squares):
-            return
-        starts = limits[:-1][counts > 0].astype(np.int64)
-        cut = np.repeat(np.minimum.reduceat(squares, starts), counts[counts > 0]) + 2 * SLACK
-        last = closest.cut**2 + SLACK
-        if len(squares) > closest.limit:
-            nth = np.partition(squares, closest.limit - 1)[closest.limit - 1]
-            last = min(last, nth + 2 * SLACK)
-        rows = np.flatnonzero((squares <= cut) | (squares <= last))
-        query, match = np.repeat(np.arange(len(own)), counts)[rows], match[rows]
-        inner = np.empty(len(rows))
-        for first in range(0, len(rows), 1024):
-            here = slice(first, first + 1024)  # exact, as in ours: small enough for the cache
-            product = own.take(query[here], 0) * theirs.take(match[here], 0)
-            product.sum(1, dtype=np.float64, out=inner[here])
-        lengths = [(x.astype(np.float64) ** 2).sum(1) for x in (own, theirs)]
-        apart = np.sqrt(lengths[0][query] + lengths[1][match] - 2 * inner).astype(np.float32)
-        close = apart <= np.float32(distance)
-        yield query[close], match[close], apart[close]
-
-    return find
-
-
-def faiss_range_search(evaluation, distance):
-    import faiss
-
-    index = faiss.IndexFlatL2(evaluation.shape[1])
-    index.add(evaluation.astype(np.float32))
-
-    def find(queries, closest):
-        index.range_search(queries.astype(np.float32), distance**2)
-        return ()
-
-    return find
 
 
 def peak_mb() -> int:
@@ -317,7 +197,7 @@ def faiss_flat(evaluation, unlabeled, distance, folder):
     queries = unlabeled.astype(np.float32)
 
     def search(count):
-        limits, _, match = index.range_search(queries, distance**2 + 1e-5)
+        limits, _, match = index.range_search(queries, distance**2 + SLACK)
         query = np.repeat(np.arange(count), np.diff(limits).astype(np.int64))
         apart = unlabeled[query].astype(np.float64) - evaluation[match]
         close = np.sqrt((apart**2).sum(1)).astype(np.float32) <= np.float32(distance)
@@ -424,8 +304,6 @@ def extract(count: int) -> dict:
 if __name__ == "__main__":
     if len(sys.argv) == 2:
         main(Path(sys.argv[1]))
-    elif len(sys.argv) == 3:
-        real(Path(sys.argv[1]), Path(sys.argv[2]))
     else:
         made = one(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), int(sys.argv[4]))
         print(json.dumps(made))
