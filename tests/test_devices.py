@@ -1,14 +1,9 @@
 """What networks run on."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from semisup import devices
-from small import ROOT
 
 
 def test_numerics_name_precision_device_and_version() -> None:
@@ -35,12 +30,3 @@ def test_float32_is_called_tf32_where_it_is(
     with torch.backends.cudnn.flags(allow_tf32=allowed):
         assert devices.numerics("float32").startswith(f"{name} on cuda, ")
         assert devices.numerics("auto").startswith("bfloat16 on cuda, ")
-
-
-def test_steps_that_see_no_pixels_start_without_torchvision() -> None:
-    """It takes two seconds, and there are thousands of such jobs."""
-    steps = ("find_duplicates", "find_near_copies", "sort_into_cells", "train_cells", "select")
-    names = ", ".join(f"semisup.steps.{step}" for step in steps)
-    program = f"import sys, {names}; sys.exit('torchvision' in sys.modules)"
-    path = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
-    subprocess.run([sys.executable, "-c", program], env=path, check=True)

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from semisup import images, tables, tars, transforms
 from semisup.order import TrainingOrder
 from semisup.samples import Samples, read_indexed, will_read
 from semisup.settings import Preprocessing
 from semisup.tables import DataError
+from semisup.vision import torchvision
 
 BATCH_SECONDS = 600
 """After which a batch will not come any more: its worker hangs, and with it all ranks."""
@@ -116,7 +116,7 @@ def decode(content: bytes, max_pixels: int = images.MAX_PIXELS) -> torch.Tensor:
     if images.is_plain_jpeg(content, max_pixels):
         try:
             data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-            return decode_jpeg(data, ImageReadMode.RGB)
+            return torchvision.io.decode_jpeg(data, torchvision.io.ImageReadMode.RGB)
         except RuntimeError:
             pass  # the other decoder says why, in better words
     return transforms.to_tensor(images.decode(content, max_pixels))

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torchvision
 from torch import nn
 from torch.fx.experimental.optimization import fuse
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from semisup import datasets, devices, foreign, tables, transforms
 from semisup.settings import Preprocessing
 from semisup.tables import DataError
+from semisup.vision import resnet, torchvision
 
 log = logging.getLogger("semisup")
 
@@ -67,8 +66,8 @@ def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequ
         shortcut = nn.Sequential(
             nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
         )
-    first = BasicBlock(channels_in, channels, stride, shortcut)
-    return nn.Sequential(first, *(BasicBlock(channels, channels) for _ in range(blocks - 1)))
+    first = resnet.BasicBlock(channels_in, channels, stride, shortcut)
+    return nn.Sequential(first, *(resnet.BasicBlock(channels, channels) for _ in range(blocks - 1)))
 
 
 class _OwnInput:
@@ -111,7 +110,9 @@ def build(arch: str, num_classes: int, image_size: int = 224) -> nn.Module:
         model: nn.Module = CifarResNet(int(small[1]), int(small[2]), num_classes)
     elif wide := re.fullmatch(r"resnext(50|101)_32x(\d+)d", arch):
         layers = {"50": [3, 4, 6, 3], "101": [3, 4, 23, 3]}[wide[1]]
-        model = ResNet(Bottleneck, layers, num_classes, groups=32, width_per_group=int(wide[2]))
+        model = resnet.ResNet(
+            resnet.Bottleneck, layers, num_classes, groups=32, width_per_group=int(wide[2])
+        )
     elif arch in INCEPTIONS:
         model = INCEPTIONS[arch](num_classes, aux_logits=False, init_weights=True)
         model.register_buffer("input_scale", torch.ones(1, 3, 1, 1))

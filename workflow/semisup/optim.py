@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import torch
+import torch._dynamo  # its optimisers do, later, when Python looks for garbage while it imports
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 

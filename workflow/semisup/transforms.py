@@ -4,10 +4,10 @@ import functools
 
 import numpy as np
 import torch
-from torchvision.transforms import v2
 
 from semisup.config import Recipe
 from semisup.settings import Preprocessing
+from semisup.vision import v2
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

@@ -4,11 +4,11 @@ import logging
 from pathlib import Path
 
 import torch
-import torchvision
 
 from semisup import foreign, models, settings
 from semisup.steps import run
 from semisup.tables import DataError
+from semisup.vision import torchvision
 
 log = logging.getLogger("semisup")
 
