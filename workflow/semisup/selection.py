@@ -40,7 +40,7 @@ def rank_order(class_id: np.ndarray, log_odds: np.ndarray) -> np.ndarray:
     """Rows by class, then log-odds descending, equal ones in the order given."""
     order = np.argsort(class_id, kind="stable")  # a radix sort, as the ids have 16 bits
     start = 0
-    for end in np.cumsum(np.bincount(class_id, minlength=1)).tolist():
+    for end in np.unique(np.cumsum(np.bincount(class_id))).tolist():
         own = order[start:end]
         own[:] = own[best_first(log_odds[own])]
         start = end
