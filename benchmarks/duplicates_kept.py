@@ -4,8 +4,7 @@ Features are those of a descriptor of ours, WEIGHTS: the 10,000 test images of C
 and its 50,000 training images U. There a range of 0.6 holds a large part of all pairs, of which a part
 of U keeps the nearest of each image and the closest `max_pairs`. Faiss gets the same to do, and
 computes exact distances of no more pairs than it needs to; its range search alone is measured beside
-it, and the floor of every search that looks at all pairs: their products alone, in bfloat16.
-Processes, threads and times as in `duplicates.py`.
+it. Processes, threads and times as in `duplicates.py`.
 """
 
 import hashlib
@@ -135,27 +134,10 @@ def faiss_range_search(evaluation, distance):
     return find
 
 
-def products(evaluation, distance):
-    """Of all images of U with all evaluation images, looked at by nobody."""
-    import torch
-
-    tile = 2048
-    matches = torch.from_numpy(evaluation.astype(np.float32)).bfloat16().split(tile)
-
-    def find(queries, closest):
-        for block in torch.from_numpy(queries.astype(np.float32)).bfloat16().split(tile):
-            for each in matches:
-                block @ each.T
-        return ()
-
-    return find
-
-
 WAYS = {
     "ours": ours,
     "faiss_flat": faiss_flat,
     "faiss_range_search": faiss_range_search,
-    "products": products,
 }
 
 
