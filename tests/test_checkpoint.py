@@ -56,6 +56,35 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
     assert "damaged" in caplog.text
 
 
+def test_a_checkpoint_that_cannot_be_read_gives_way_but_is_no_reason_to_begin_anew(
+    tmp_path, caplog
+):
+    checkpoint.save(tmp_path, 1, state(1))
+    (tmp_path / "step-0000000002-0123456789abcdef.pt").mkdir()
+    assert checkpoint.load(tmp_path)["step"] == 1
+    assert "cannot be read" in caplog.text
+    next(tmp_path.glob("*01-*")).write_bytes(b"rotten")
+    with pytest.raises(DataError, match=r"no checkpoint can be read .* delete the checkpoints"):
+        checkpoint.load(tmp_path)
+
+
+def test_to_begin_anew_is_said_aloud(tmp_path, caplog):
+    checkpoint.save(tmp_path, 1, state(1))
+    next(tmp_path.iterdir()).write_bytes(b"rotten")
+    assert checkpoint.load(tmp_path) is None
+    assert "THE TRAINING BEGINS ANEW" in caplog.text
+
+
+def test_what_a_gpu_has_saved_is_loaded_to_the_cpu(tmp_path, monkeypatch):
+    """To where it was, all ranks of a node would load it to the GPU of the first."""
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
+        checkpoint.save(tmp_path, 1, state(1))
+    loaded = checkpoint.load(tmp_path)
+    assert loaded is not None
+    assert loaded["model"]["w"].device == torch.device("cpu")
+
+
 def test_without_a_checkpoint_there_is_nothing_to_load(tmp_path):
     assert checkpoint.load(tmp_path / "absent") is None
 

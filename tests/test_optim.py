@@ -74,6 +74,29 @@ def test_golden_rates_of_the_papers_pretraining():
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "epochs", "peak"), [("paper_supervised", 100, 0.6), ("modern_supervised", 300, 0.5)]
+)
+def test_golden_rates_of_the_supervised_presets(name: str, epochs: int, peak: float):
+    """Warm-up of 5 epochs of ImageNet to the scaled rate, then a half cosine to nothing."""
+    of, epoch = preset(name), 1_281_167
+    assert of.images == epochs * epoch
+    at = [0, 2.5, 5, (epochs + 5) / 2, epochs - (epochs - 5) / 4]
+    start = of.base_lr
+    expected = [start, (start + peak) / 2, peak, peak / 2, peak * (1 - 0.5**0.5) / 2]
+    found = [learning_rate(of, round(each * epoch)) for each in at]
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_decay_and_momentum_of_the_presets():
+    found = {name: preset(name) for name in read_presets()}
+    assert {name: each.weight_decay for name, each in found.items()} == {
+        "paper_pretrain": 1e-4, "paper_finetune": 1e-4, "paper_supervised": 1e-4,
+        "modern_supervised": 2e-5,
+    }  # fmt: skip
+    assert {each.momentum for each in found.values()} == {0.9}
+
+
 def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
 

@@ -33,7 +33,7 @@ STEP = "import runpy, sys; runpy.run_module('semisup.steps.train', run_name='__m
 SLOW = f"""
 import time
 from semisup import optim, training
-training.CHECKPOINT_SECONDS = 0.0
+training._is_due = lambda *_: True
 set_learning_rate = optim.set_learning_rate
 def slowly(*of):
     time.sleep(0.1)
@@ -172,6 +172,29 @@ optim.set_learning_rate = fail
     _, text = process.communicate(timeout=100)
     assert process.returncode != 0
     assert "rank 1 has no memory left" in text
+    assert "model train: rank 1 of 2, in step 6" in text
+
+
+def test_ranks_that_wait_in_vain_say_where(tmp_path, calm):
+    """For one that hangs they wait ten minutes; here three seconds."""
+    hanging = f"""
+import os, signal, time
+from datetime import timedelta
+from semisup import distributed, optim
+distributed.TIMEOUT = timedelta(seconds=3)
+set_learning_rate = optim.set_learning_rate
+def hang(optimizer, recipe, images):
+    if os.environ["RANK"] == "1" and images >= 40:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(1000)
+    return set_learning_rate(optimizer, recipe, images)
+optim.set_learning_rate = hang
+{STEP}
+"""
+    process = Run(tmp_path, calm[0], of_recipe(), hanging).start(2)
+    _, text = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert "model train: rank 0 of 2, in step 6" in text
 
 
 def test_a_loss_that_is_not_finite_stops_all_ranks_with_the_step(tmp_path, calm):

@@ -55,13 +55,32 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
 
 
 def load(folder: Path) -> dict[str, Any] | None:
-    """The newest state whose bytes are those written, or None. A damaged one is logged."""
-    for path in _newest_first(folder):
-        content = path.read_bytes()
+    """The newest state whose bytes are those written, on the CPU, or None. What is passed over is logged.
+
+    Raises DataError where none is whole and one cannot be read: tomorrow it may be.
+    """
+    unreadable = None
+    for path in (found := _newest_first(folder)):
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            unreadable = error
+            log.warning("%s cannot be read (%s); trying the checkpoint before it", path, error)
+            continue
         if path.name[16:32] == hashlib.sha256(content).hexdigest()[:16]:
-            state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
+            # Not where it was: all ranks of a node would fill the GPU of the first.
+            state: dict[str, Any] = torch.load(
+                io.BytesIO(content), map_location="cpu", weights_only=True
+            )
             return state
         log.warning("%s is damaged; trying the checkpoint before it", path)
+    if unreadable:
+        raise DataError(
+            f"{folder}: no checkpoint can be read ({unreadable}). Mend the disk, or delete the "
+            "checkpoints to begin anew."
+        )
+    if found:
+        log.warning("%s: no checkpoint is whole; THE TRAINING BEGINS ANEW", folder)
     return None
 
 

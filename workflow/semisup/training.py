@@ -3,7 +3,8 @@
 import logging
 import math
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from signal import Signals
 from typing import Any, NamedTuple
@@ -30,6 +31,8 @@ METRIC_ROWS = 200
 MAX_STEPS_PER_ROW = 500
 CHECKPOINT_SECONDS = 60.0
 FIRST_CHECKPOINT_SECONDS = 1.0
+CHECKPOINT_SHARE = 0.05
+"""Of the time of a training, at most, goes to its checkpoints, however large and however slow the disk."""
 
 Metrics = list[dict[str, float]]
 
@@ -73,7 +76,7 @@ def train(
     The result is that of an uninterrupted run: a checkpoint holds the whole state, and every random
     choice follows from seed and position. Ranks share each global batch; an image that cannot be
     decoded adds nothing to it, is counted and logged. Raises Diverged when the loss is not finite,
-    Interrupted after a signal; either on all ranks.
+    Interrupted after a signal; either on all ranks. Any other error has a note of rank and step.
     """
     is_first = ranks.rank == 0
     _set_up(ranks.device, recipe.cpu_threads)
@@ -88,13 +91,20 @@ def train(
         samples, order, transforms.training_transform(recipe, preprocessing),
         preprocessing.image_size, step, ranks.rank, ranks.num_ranks, workers,
     )  # fmt: skip
-    with closing(batches), distributed.joined(ranks), StopRequest(ranks) as stop:
+
+    def place() -> str:
+        return f"{what}: rank {ranks.rank} of {ranks.num_ranks}, in step {step + 1}"
+
+    with (
+        _noted(place), closing(batches), distributed.joined(ranks), StopRequest(ranks) as stop,
+    ):  # fmt: skip
         labels = torch.from_numpy(samples.table["label"].fill_null(-1).to_numpy().astype(np.int64))
         learner = Learner(model, num_classes, labels, recipe, seed, ranks)
         metrics, passes = Metrics(), list[Pass]()
         if state:
             learner.restore(state)
             metrics, passes = state["metrics"], _share(state["passes"], ranks)
+            state = None  # a second copy of weights and momentum
         if len(started := set(ranks.gather(step))) > 1:
             raise DataError(
                 f"{checkpoints}: ranks see different checkpoints, {started}. Run again."
@@ -113,6 +123,7 @@ def train(
         )
         every = min(max(order.num_steps // METRIC_ROWS, 1), MAX_STEPS_PER_ROW)
         began = saved = time.monotonic()
+        took = 0.0
         while step < order.num_steps:
             learnt, lr = learner.learn(order, step, batches)
             passes += learnt
@@ -121,7 +132,7 @@ def train(
             rest = order.images - done
             # The last row takes what is too little for one of its own: its loss would be noise.
             is_row = rest == 0 or (step % every == 0 and rest >= every * order.batch_size / 2)
-            signal, due = stop.heard(_is_due(began, saved))
+            signal, due = stop.heard(_is_due(began, saved, took))
             due |= rest == 0 or signal > 0
             if not (is_row or due):
                 continue
@@ -138,11 +149,13 @@ def train(
                 loss = f"loss {metrics[-1]['loss']:.3f}  " if metrics else ""
                 progress.update(done, f"{loss}lr {lr:.4f}")
             if due:
+                saving = time.monotonic()
                 if is_first:
                     so_far = {"metrics": metrics, "passes": [[*map(tuple, p)] for p in of_all]}
                     checkpoint.check_claim(checkpoints, owner)
                     checkpoint.save(checkpoints, step, learner.state() | {"step": step} | so_far)
                 saved = time.monotonic()
+                took = saved - saving
             if signal and rest:
                 raise Interrupted(
                     f"{what}: {Signals(signal).name}; a checkpoint after {done:,} of "
@@ -161,10 +174,26 @@ def _set_up(device: torch.device, cpu_threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _is_due(began: float, saved: float) -> bool:
-    """Whether a checkpoint is: soon after the start, as jobs die young, then less and less often."""
+def _is_due(began: float, saved: float, took: float) -> bool:
+    """Whether a checkpoint is: soon after the start, as jobs die young, then less and less often.
+
+    ``took``: seconds that the last one did, at ``saved``.
+    """
     now = time.monotonic()
-    return now - saved > min(CHECKPOINT_SECONDS, FIRST_CHECKPOINT_SECONDS + (now - began) / 4)
+    usual = min(CHECKPOINT_SECONDS, FIRST_CHECKPOINT_SECONDS + (now - began) / 4)
+    return now - saved > max(usual, took / CHECKPOINT_SHARE)
+
+
+@contextmanager
+def _noted(place: Callable[[], str]) -> Iterator[None]:
+    """An error that does not say where it happened gets to."""
+    try:
+        yield
+    except (Diverged, Interrupted):
+        raise
+    except Exception as error:
+        error.add_note(place())
+        raise
 
 
 def _share(of_ranks: list[list[Any]], ranks: Ranks) -> list[Pass]:

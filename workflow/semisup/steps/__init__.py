@@ -54,7 +54,7 @@ def status_of(main: Callable[..., None]) -> int:
     try:
         main(**vars(parser.parse_args()))
     except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr)
         return 1
     except RuntimeError as error:
         # That of a loader has no class of its own, and comes at any moment.

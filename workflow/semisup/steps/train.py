@@ -47,9 +47,9 @@ def main(
     Checkpoints lie in a folder named by the content of all that matters, so a killed training goes
     on, a finished one is not repeated, and a changed one starts anew. Under torchrun this is one of
     several ranks, of which the first writes. ``wandb``: a project there, to show the curves in.
-    After SIGTERM, SIGUSR1 or Ctrl-C it writes a checkpoint and exits with status 75, EX_TEMPFAIL:
-    run again, it goes on. So it does before the time limit of a Slurm job; that and SIGUSR1 also queue
-    the job again, so that a training may take longer than any job.
+    After SIGTERM, SIGUSR1 or Ctrl-C it writes a checkpoint and exits with status 75, EX_TEMPFAIL (which
+    torchrun makes 1): run again, it goes on. So it does before the time limit of a Slurm job; that and
+    SIGUSR1 also queue the job again, so that a training may take longer than any job.
     """
     memory.keep_freed()
     what = weights.parent.parent.name + " " + weights.parent.name
