@@ -2,6 +2,7 @@
 
 import argparse
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ def imported(tmp_path: Path, checkpoint: Any, classes: list[str] = CLASSES) -> m
         },
         {"state_dict": OTHER, "state_dict_ema": STATE, "arch": "resnet"},
         {"state_dict": {f"model._orig_mod.{name}": t for name, t in STATE.items()}, "epoch": 3},
+        {"ema": {"decay": 0.99, "n_averaged": ONE}, "state_dict": STATE},
+        {0: "best", "model": STATE},
     ],
     ids=[
         "plain, as the released SSL and SWSL",
@@ -57,6 +60,8 @@ def imported(tmp_path: Path, checkpoint: Any, classes: list[str] = CLASSES) -> m
         "torchvision's reference with EMA",
         "timm's with EMA",
         "Lightning's, compiled",
+        "an average without tensors",
+        "a key that is a number, beside",
     ],
 )
 def test_the_layouts_people_have_give_the_same_weights(tmp_path: Path, checkpoint: Any) -> None:
@@ -69,7 +74,7 @@ def test_the_layouts_people_have_give_the_same_weights(tmp_path: Path, checkpoin
 def test_safetensors_give_the_same_weights(tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
     safetensors.torch.save_file({name: t.contiguous() for name, t in STATE.items()}, path)
-    state = foreign.unwrap(foreign.read_checkpoint(path))
+    state = foreign.unwrap(foreign.read_checkpoint(path), path)
     assert all(torch.equal(state[name], tensor) for name, tensor in STATE.items())
 
 
@@ -156,9 +161,80 @@ def test_checkpoints_from_before_batches_were_counted_are_read(tmp_path: Path) -
     assert all(torch.equal(weights.state[name], tensor) for name, tensor in STATE.items())
 
 
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no state dict"):
-        imported(tmp_path, [1, 2])
+WANTED = (
+    " Weights are a dict from names to tensors, the file itself or in it under one of "
+    "state_dict_ema, model_ema, ema, state_dict, model, state: torch.save the part you want alone."
+)
+
+
+def holding_itself() -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    made["model"] = made
+    return made
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ([1, 2], "holds no state dict but a list."),
+        ({}, "holds no tensors where weights are looked for, only nothing."),
+        (
+            {"student": STATE, "teacher": STATE},
+            "holds no tensors where weights are looked for, only 'student', 'teacher'.",
+        ),
+        (
+            dict.fromkeys(range(6), STATE),
+            "holds no tensors where weights are looked for, only 0, 1, 2, 3, 4, ....",
+        ),
+        (
+            {"state": {0: {"exp_avg": ONE}}, "model_ema": {"n_averaged": ONE}},
+            "holds no tensors where weights are looked for, only 'state', 'model_ema'.",
+        ),
+        (holding_itself(), "holds no tensors where weights are looked for, only 'model'."),
+        (
+            {"model": STATE | {3: ONE, b"fc.weight": ONE}},
+            "2 tensors have names that are not text (3, b'fc.weight').",
+        ),
+    ],
+)
+def test_a_file_without_weights_is_refused_saying_what_it_holds(
+    tmp_path: Path, found: Any, message: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        imported(tmp_path, found)
+    assert str(caught.value) == f"{tmp_path / 'mine.pth'}: {message}{WANTED}"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PyTorch is about to give up quantised tensors
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (torch.Tensor.char, "torch.int8"),
+        (torch.Tensor.bool, "torch.bool"),
+        (torch.Tensor.cfloat, "torch.complex64"),
+        (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "torch.qint8"),
+        (torch.Tensor.to_sparse, "torch.sparse_coo"),
+        (lambda t: t.to("meta"), "without values"),
+    ],
+)
+def test_tensors_that_are_no_weights_are_refused_with_their_types(
+    tmp_path: Path, make: Callable[[torch.Tensor], torch.Tensor], kind: str
+) -> None:
+    state = STATE | {name: make(STATE[name]) for name in ("fc.weight", "stem.0.weight")}
+    with pytest.raises(DataError) as caught:
+        imported(tmp_path, state)
+    assert str(caught.value) == (
+        f"{tmp_path / 'mine.pth'} does not fit the network: 2 of no plain floating-point numbers "
+        f"(stem.0.weight {kind}, fc.weight {kind}). Quantised or otherwise encoded weights cannot be "
+        "used: name those they are made from."
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floating_point_of_any_width_is_read(tmp_path: Path, dtype: torch.dtype) -> None:
+    state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in STATE.items()}
+    weights = imported(tmp_path, state)
+    assert torch.equal(weights.state["fc.weight"], state["fc.weight"].float())
 
 
 class Code:
@@ -180,7 +256,7 @@ def test_what_a_training_leaves_beside_its_weights_is_read(tmp_path: Path, zippe
     read = foreign.read_checkpoint(tmp_path / "mine.pth")
     assert read["args"] == checkpoint["args"]
     assert [read["best_acc1"], *read["more"]] == [76.1, 1, 2, True, np.dtype("float16")]
-    assert foreign.unwrap(read).keys() == STATE.keys()
+    assert foreign.unwrap(read, tmp_path / "mine.pth").keys() == STATE.keys()
 
 
 def test_numbers_of_numpy_1_are_read(tmp_path: Path) -> None:
@@ -221,7 +297,20 @@ def test_code_in_a_checkpoint_is_named_and_not_run(
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"no checkpoint", "Unsupported operand 110"), (b"", "EOFError")]
+    ("content", "reason"),
+    [
+        (b"no checkpoint", "Unsupported operand 110"),
+        (b"", "EOFError"),
+        (
+            b"\xef\xbb\xbf\n<!DOCTYPE html><title>404",
+            "it begins with <, as a web page does, most often an error saved under the name of the "
+            "file; download it again",
+        ),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "it is a pointer of git-lfs, not the file itself; run git lfs pull where it was cloned",
+        ),
+    ],
 )
 def test_a_file_of_another_kind_is_refused_in_plain_words(
     tmp_path: Path, content: bytes, reason: str

@@ -2,6 +2,8 @@
 
 import argparse
 import re
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +54,33 @@ def _reason(path: Path, raised: Exception) -> str:
     except Exception:  # no zip file: its names are not to be had, but the first is in the error
         refused = re.findall(r"GLOBAL ([\w.]+)", error)[:1]
     if refused:
-        names = ", ".join(refused[:MAX_NAMED]) + (", ..." if len(refused) > MAX_NAMED else "")
         return (
-            f"it holds {names}, which may run code; where you trust the file, read it with "
+            f"it holds {_few(refused)}, which may run code; where you trust the file, read it with "
             "torch.load(..., weights_only=False) and torch.save its state dict alone"
         )
+    if mistaken := _mistaken(path):
+        return mistaken
     said = re.search(r"WeightsUnpickler error:\s+(.+)", error)  # after torch's own advice
     return (said[1] if said else error.split("\n")[0].split(". In PyTorch 2.6")[0])[:200]
+
+
+def _mistaken(path: Path) -> str:
+    """What a file is that a download left in the place of a checkpoint, and what to do about it."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+    except OSError:
+        return ""
+    if begin.startswith(b"<"):
+        return (
+            "it begins with <, as a web page does, most often an error saved under the name of the "
+            "file; download it again"
+        )
+    if begin.startswith(b"version https://git-lfs"):
+        return (
+            "it is a pointer of git-lfs, not the file itself; run git lfs pull where it was cloned"
+        )
+    return ""
 
 
 LAYOUTS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "state")
@@ -66,22 +88,48 @@ LAYOUTS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "state")
 moving average comes first: it is what their figures are of."""
 PREFIXES = ("module.", "_orig_mod.", "model.")
 """Before every name: DataParallel's and AveragedModel's, torch.compile's, Lightning's."""
+WANTED = (
+    "Weights are a dict from names to tensors, the file itself or in it under one of "
+    f"{', '.join(LAYOUTS)}: torch.save the part you want alone."
+)
 
 
-def unwrap(checkpoint: Any) -> dict[str, torch.Tensor]:
-    """The state dict in the layouts people have. Raises DataError when there is none."""
-    for name in LAYOUTS:
-        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(name), dict):
-            checkpoint = checkpoint[name]
+def unwrap(checkpoint: Any, path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in the layouts people have. Raises DataError, naming ``path``, without one."""
     if not isinstance(checkpoint, dict):
-        raise DataError("the checkpoint holds no state dict.")
-    tensors = {k: v for k, v in checkpoint.items() if isinstance(v, torch.Tensor)}
-    tensors.pop("n_averaged", None)  # of AveragedModel
+        raise DataError(f"{path}: holds no state dict but a {type(checkpoint).__name__}. {WANTED}")
+    tensors = _find_tensors(checkpoint, LAYOUTS)
     if not tensors:
-        raise DataError("the checkpoint holds no tensors.")
+        keys = _few(map(repr, checkpoint)) if checkpoint else "nothing"
+        raise DataError(
+            f"{path}: holds no tensors where weights are looked for, only {keys}. {WANTED}"
+        )
+    if others := [name for name in tensors if not isinstance(name, str)]:
+        raise DataError(
+            f"{path}: {len(others)} tensors have names that are not text ({_few(map(repr, others))}). "
+            f"{WANTED}"
+        )
     while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in tensors)), ""):
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return tensors
+
+
+def _find_tensors(checkpoint: Any, layouts: Sequence[str]) -> dict[Any, torch.Tensor]:
+    """The tensors of the first layout that holds any, else those beside it."""
+    if not isinstance(checkpoint, dict):
+        return {}
+    for i, name in enumerate(layouts):
+        if tensors := _find_tensors(checkpoint.get(name), layouts[i + 1 :]):
+            return tensors
+    tensors = {k: v for k, v in checkpoint.items() if isinstance(v, torch.Tensor)}
+    tensors.pop("n_averaged", None)  # of AveragedModel
+    return tensors
+
+
+def _few(names: Iterable[str]) -> str:
+    """The first of many names."""
+    shown = [name[:80] for name in islice(names, MAX_NAMED + 1)]
+    return ", ".join(shown[:MAX_NAMED]) + (", ..." if len(shown) > MAX_NAMED else "")
 
 
 def without_auxiliary(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -184,20 +184,37 @@ def load_state(model: nn.Module, state: dict[str, torch.Tensor], source: str) ->
         for name in own
         if name in state and state[name].shape != own[name].shape
     ]
-    if missing or unexpected or shapes:
+    kinds = [
+        f"{name} {kind}"
+        for name in own
+        if name in state and (kind := _other_kind(state[name], own[name]))
+    ]
+    if missing or unexpected or shapes or kinds:
         found = [
             f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
             for what, names in (
                 ("missing", missing),
                 ("unexpected", unexpected),
                 ("of another shape", shapes),
+                ("of no plain floating-point numbers", kinds),
             )
             if names
         ]
-        raise DataError(
-            f"{source} does not fit the network: {'; '.join(found)}. Check arch, image_size and classes."
-        )
+        remedy = "Check arch, image_size and classes."
+        if kinds:
+            remedy = "Quantised or otherwise encoded weights cannot be used: name those they are made from."
+        raise DataError(f"{source} does not fit the network: {'; '.join(found)}. {remedy}")
     model.load_state_dict(state)
+
+
+def _other_kind(tensor: torch.Tensor, own: torch.Tensor) -> str:
+    """What a tensor is whose values cannot become those of ``own``; nothing where they can."""
+    if tensor.is_meta:
+        return "without values"
+    if tensor.layout != torch.strided:
+        return str(tensor.layout)
+    is_lost = own.is_floating_point() and not tensor.is_floating_point()
+    return str(tensor.dtype) if is_lost else ""
 
 
 def start_from(model: nn.Module, weights: Weights, classes: list[str]) -> None:

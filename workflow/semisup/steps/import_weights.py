@@ -26,7 +26,8 @@ def main(settings: settings.ImportWeights, weights: Path, classes: Path) -> None
                 "Download them elsewhere and name the file in `weights`."
             ) from None
     else:
-        state = foreign.unwrap(foreign.read_checkpoint(Path(settings.weights)))
+        path = Path(settings.weights)
+        state = foreign.unwrap(foreign.read_checkpoint(path), path)
     if settings.arch in models.INCEPTIONS:
         state = foreign.without_auxiliary(state)
         if source == "torchvision":
