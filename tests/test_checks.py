@@ -11,6 +11,7 @@ from hypothesis import given, settings
 
 from semisup.checks import ConfigError, load_config, read_presets
 from semisup.config import Config
+from semisup.config_errors import refuse_repeated_keys
 from semisup.network_checks import read_architectures
 from small import JUNK, ROOT, mutated, read_config
 
@@ -726,6 +727,43 @@ def test_all_weights_of_the_list_but_those_of_another_normalization_are_accepted
                     "of another mean and deviation" in refusal(changed({"models.other": model}))[0]
                 )
     assert refused == {("efficientnet_v2_l", "IMAGENET1K_V1"), ("vgg16", "IMAGENET1K_FEATURES")}
+
+
+# --- keys that stand twice -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "repeated"),
+    [
+        ("datasets:\n  test: {folder: a}\n  other: {}\n  test: {folder: b}", {"datasets.test": "2, 4"}),
+        ("seed: 1\nevaluate:\n  'on': [a]\n  on: [b]\nseed: 2\nseed: 1",
+         {"seed": "1, 5, 6", "evaluate.on": "3, 4"}),
+        ("a: {b: [{c: 1}, {c: 2, d: 1, d: 2}]}", {"a.b.d": "1, 1"}),
+        ("a: &a\n  b: 1\n  b: 2\nc: *a", {"a.b": "2, 3"}),
+        ("{\"a\": 1,\n  \"a\": 2}", {"a": "1, 2"}),
+        ("a: &a {b: 1}\nc: &c {b: 2}\nd: {<<: *a, <<: *c, b: 3}", {}),
+        ("a: {b: 1}\nb: {b: 1}", {}),
+        ("a: &a\n  b: *a", {}),
+        ("", {}),
+        ("{\n\t\"a\": 1}", {}),
+    ],
+    ids=["a dataset", "several", "in a list", "with an alias", "JSON", "merged", "in other sections",
+         "one that holds itself", "nothing", "JSON with tabs"],
+)  # fmt: skip
+def test_keys_that_stand_twice_are_named_with_their_lines(
+    tmp_path: Path, text: str, repeated: dict[str, str]
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    said = ""
+    try:
+        refuse_repeated_keys(path)
+    except ConfigError as error:
+        said = str(error)
+    assert said == "\n".join(
+        f"  {key}: stands {len(lines.split())} times in {path}, in lines {lines}; keep one, or rename them."
+        for key, lines in repeated.items()
+    )
 
 
 # --- anything at all -----------------------------------------------------------------------

@@ -12,6 +12,7 @@ sys.path.insert(0, PACKAGE_FOLDER)
 
 from semisup import jobs, orphans, reasons
 from semisup.checks import ConfigError, load_config
+from semisup.config_errors import refuse_repeated_keys
 from semisup.plan import Plan
 
 jobs.prepare(PACKAGE_FOLDER)
@@ -22,6 +23,8 @@ elif message := orphans.left_behind(os.getcwd()):
 logger.addFilter(reasons.ExplainChanges())
 
 try:
+    for path in workflow.configfiles:
+        refuse_repeated_keys(Path(path))
     plan = Plan(load_config(config))
 except ConfigError as error:
     sys.exit(f"The configuration cannot work:\n{error}")

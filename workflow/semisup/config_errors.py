@@ -2,10 +2,13 @@
 
 import difflib
 import re
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Iterator
 from itertools import groupby
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -25,12 +28,52 @@ WANTED = {
 
 MAX_LISTED = 30
 
+MERGE = "tag:yaml.org,2002:merge"
+"""Of the key ``<<``, which may stand several times, each for the keys of another mapping."""
+
 POWER = r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)"
 """A number such as 1e-3, which YAML 1.1 reads as text."""
 
 
 class ConfigError(Exception):
     """Everything found wrong with a configuration, one line each."""
+
+
+def refuse_repeated_keys(path: Path) -> None:
+    """Raises ConfigError where a YAML file has a key twice, of which YAML's reader takes the last."""
+    try:
+        root = yaml.compose(path.read_text("utf-8"), yaml.SafeLoader)
+    except yaml.YAMLError:  # whoever reads its values says so, or it is JSON with tabs
+        return
+    repeated = [
+        f"  {key}: stands {len(lines)} times in {path}, in lines {', '.join(map(str, lines))}; "
+        "keep one, or rename them."
+        for key, lines in _key_lines(root, "", set())
+        if len(lines) > 1
+    ]
+    if repeated:
+        raise ConfigError("\n".join(repeated))
+
+
+def _key_lines(
+    node: yaml.Node | None, prefix: str, seen: set[int]
+) -> Iterator[tuple[str, list[int]]]:
+    """Each key of each mapping with the lines it stands in. Aliases may hold what holds them."""
+    if node is None or id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _key_lines(item, prefix, seen)
+    elif isinstance(node, yaml.MappingNode):
+        lines = defaultdict(list)
+        named = [(key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)]
+        for key, _ in named:
+            if key.tag != MERGE:
+                lines[f"{prefix}{key.value}"].append(key.start_mark.line + 1)
+        yield from lines.items()
+        for key, value in named:
+            yield from _key_lines(value, f"{prefix}{key.value}.", seen)
 
 
 def problem(key: str, value: object, what: str, remedy: str) -> str:
