@@ -12,6 +12,7 @@ import pytest
 from conftest import Dataset, make_jpeg
 from semisup import settings
 from semisup.config import Recipe
+from semisup.launch import log_name
 from small import ROOT, square
 
 SHARD = [(str(i), {"jpg": make_jpeg(i), "cls": b"%d" % (i % 2)}) for i in range(9)]
@@ -49,9 +50,20 @@ def test_ranks_train_together_and_each_has_its_log(tmp_path: Path, make_dataset:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert pd.read_parquet(tmp_path / "metrics.parquet").images.iloc[-1] == 32
-    texts = [path.read_text() for path in (tmp_path / "logs").rglob("stderr.log")]
+    logs = tmp_path / "logs"
+    texts = [path.read_text() for path in (logs / socket.gethostname()).rglob("stderr.log")]
     assert len(texts) == 2
     assert sum("by 2 x cpu" in text for text in texts) == 1
+
+
+def test_every_node_of_every_try_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "scontrol").write_text('#!/bin/sh\necho "JobId=$5 Restarts=2"\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    logs = tmp_path / "logs"
+    launch("--ranks", "2", "--logs", str(logs), "nonsense", SLURM_JOB_ID="7", PATH=path)
+    assert [each.name for each in logs.iterdir()] == [f"7-restart2-{socket.gethostname()}"]
+    assert log_name("7", 0, "g1") == "7-g1"
 
 
 def test_several_nodes_need_a_slurm_job(tmp_path: Path) -> None:

@@ -36,6 +36,15 @@ def test_one_node_needs_neither_srun_nor_tasks() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("node", "asked"), [(None, [256_000, 512_000, 768_000]), (500_000, [256_000] + 2 * [500_000])]
+)
+def test_no_try_asks_for_more_memory_than_a_node_has(node: int | None, asked: list[int]) -> None:
+    own = Site(train=Nodes(gpus=8), memory_per_gpu_node=node, memory_per_cpu_node=node)
+    for said in (own.training("train")["mem_mb"], own.cpu_memory(256_000)):
+        assert [eval(said, {"attempt": attempt}) for attempt in (1, 2, 3)] == asked
+
+
 def test_several_nodes_are_one_setting() -> None:
     resources = Site(pretrain=Nodes(nodes=4, gpus=8)).training("pretrain")
     assert resources["nodes"] == resources["tasks"] == 4
@@ -70,6 +79,7 @@ def test_without_a_file_the_defaults_hold(tmp_path, monkeypatch) -> None:
         ("train: {nodes: two}", "train.nodes: 'two' must be a whole number; "),
         ("train: {node: 2}", "train.node: unknown key; did you mean nodes? "),
         ("train: [", " is no YAML: "),
+        ("gpu: gpu\nqos: a\ngpu: null", "gpu: stands 2 times in "),
         ("gpu: gpu:a100-sxm4-80gb", "not 'gpu:a100-sxm4-80gb'; name such GPUs by `constraint`"),
     ],
 )
@@ -136,6 +146,16 @@ def test_the_profile_gives_every_rule_what_the_site_says(tmp_path) -> None:
     assert all(
         "disk_mb=1000," in said for said in rules.values()
     )  # it would ask for each file's size
+
+
+def test_the_profile_asks_for_no_more_memory_than_nodes_have(tmp_path) -> None:
+    rules = plan(tmp_path, memory_per_gpu_node=5_000, memory_per_cpu_node=3_000)
+    asked = {rule: re.findall(r"mem_mb=(\d+)", said) for rule, said in rules.items()}
+    assert {asked[rule][0] for rule in ("train", "pretrain", "evaluate", "score_and_describe")} == {
+        "5000"
+    }
+    on_cpus = ("select", "pack_selection", "find_copies", "index_shards")
+    assert {asked[rule][0] for rule in on_cpus} == {"3000"}
 
 
 def test_names_of_a_site_that_are_python_are_names(tmp_path) -> None:

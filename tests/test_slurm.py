@@ -36,6 +36,20 @@ def test_a_training_stops_before_its_job_ends(monkeypatch) -> None:
             assert stop.heard() == (signal.SIGUSR1 if stops else 0, False)
 
 
+@pytest.mark.parametrize(
+    ("said", "restarts"),
+    [("echo JobId=7 Requeue=1 Restarts=2 BatchFlag=1", 2), ("echo JobId=7", 0), ("exit 1", 0)],
+)
+def test_a_job_knows_how_often_it_was_queued_again(tmp_path, monkeypatch, said, restarts) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\n{said}\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert slurm.restarts() == restarts
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert slurm.restarts() == 0
+
+
 def test_what_slurm_says_is_in_the_error() -> None:
     with pytest.raises(slurm.SlurmError, match=r"no-such-program is not there"):
         slurm.ask("no-such-program")

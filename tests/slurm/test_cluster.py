@@ -13,21 +13,24 @@ from slurmbox import Box
 
 from small import ROOT
 
+OTHER_SITE = {"cpu_partition": "gpu", "cpus_per_gpu": 3, "memory_per_gpu_node": 9_000, "memory_per_cpu_node": 9_000}  # fmt: skip
+
 
 def test_the_literal_command_runs_the_whole_pipeline(box: Box, tmp_path: Path) -> None:
     finish(literal_command(box, tmp_path), tmp_path)
     log = (tmp_path / "results" / "logs" / "train" / "teacher.log").read_text()
     assert re.search(r"job \d+ on g1 g2, ranks meet at g1", log)
     assert "by 4 x cpu" in log
-    of_ranks = list((tmp_path / "results/models/teacher/train/logs").rglob("stderr.log"))
-    assert len(of_ranks) == 4
+    logs = tmp_path / "results/models/teacher/train/logs"
+    assert len(list(logs.rglob("stderr.log"))) == 4
+    assert {folder.name.split("-")[1] for folder in logs.iterdir()} == {"g1", "g2"}
     assert {*(tmp_path / "before_job").read_text().split()} >= {"c1", "g1"}
     used = box.say("squeue", "-h", "-t", "all", "-o", "%P %D %b %k")
     assert re.search(r"^gpu 2 gres:gpu:2 rule_train_", used, re.M)
     assert re.search(r"^gpu 1 gres:gpu:1 rule_score_shards_", used, re.M)
     assert re.search(r"^cpu 1 N/A rule_select_", used, re.M)
 
-    (tmp_path / "site.yaml").write_text(yaml.safe_dump({"cpu_partition": "gpu", "cpus_per_gpu": 3}))
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(OTHER_SITE))
     assert "Nothing to be done" in dry_run(tmp_path)
 
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
@@ -72,11 +75,19 @@ def test_the_doctor_says_what_to_change_in_the_site(box: Box, tmp_path: Path) ->
     said = doctor(box, tmp_path, SITE | {"before_job": "modul load cuda"})[1]
     assert re.search(r"a job on 1 x cpu fails\n(.*\n)? .*modul: (command )?not found", said)
     wrong = {"gpu_partition": "gpu,cpu", "pretrain": {"nodes": 9, "gpus": 8, "hours": 96}}
-    said = doctor(box, tmp_path, wrong)[1]
+    said = doctor(box, tmp_path, wrong | {"cpus_per_gpu": 100, "memory_per_gpu": 300_000})[1]
     assert "pretrain asks for 8 x gpu on a node, gpu,cpu has 2" in said
     assert "does not exist" not in said
     assert "Set pretrain.hours in site.yaml to 72; a longer training goes on" in said
     assert "pretrain asks for 9 nodes, gpu,cpu has 3" in said
+    assert "asks for 100 CPUs, a node of gpu,cpu has 64" in said
+    assert "Set cpus_per_gpu in site.yaml to 32." in said
+    assert "asks for 300000 MB, a node of gpu,cpu has 256000" in said
+    assert "Set memory_per_gpu in site.yaml to 128000." in said
+    assert "Set memory_per_gpu_node in site.yaml to 256000: no job asks for more." in said
+    for memory, refused in (("256000", False), ("256001", True)):
+        job = ["sbatch", "-p", "gpu", "-o", "/dev/null", f"--mem={memory}", "--wrap", "true"]
+        assert ("can not be satisfied" in box.run(*job).stderr) == refused
 
 
 def doctor(box: Box, folder: Path, site: dict[str, Any]) -> tuple[int, str]:

@@ -62,8 +62,14 @@ def main(arguments: list[str]) -> None:
 
 def torchrun(rendezvous: list[str], ranks: int, logs: Path, step: list[str]) -> list[str]:
     """The command that starts the ranks of one node; each says what it says in a file too."""
-    own = ["--nproc-per-node", str(ranks), "--log-dir", str(logs), "--tee", "3"]
+    folder = logs / log_name(slurm.job_id(), slurm.restarts(), socket.gethostname())
+    own = ["--nproc-per-node", str(ranks), "--log-dir", str(folder), "--tee", "3"]
     return [sys.executable, "-m", "torch.distributed.run", *rendezvous, *own, "--module", *step]
+
+
+def log_name(job: str, restarts: int, host: str) -> str:
+    """Of the folder of one node, as torchrun's own are random: 1234-g1, once requeued 1234-restart1-g1."""
+    return "-".join([*([job] if job else []), *([f"restart{restarts}"] if restarts else []), host])
 
 
 def on_this_node(nodes: int, ranks: int, timeout: int, logs: Path, step: list[str]) -> list[str]:

@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from semisup.config import Section
-from semisup.config_errors import explain
+from semisup.config_errors import ConfigError, explain, refuse_repeated_keys
 
 VARIABLE = "SEMISUP_SITE"
 """The environment variable that names another file than `site.yaml`."""
@@ -46,6 +46,15 @@ class Site(Section):
     constraint: str | None = Field(None, description="Features of GPU nodes (`sbatch -C`).")
     cpus_per_gpu: int = Field(8, ge=1, description="They decode the images of one GPU.")
     memory_per_gpu: int = Field(32_000, ge=1_000, description="Memory for one GPU, in MB.")
+    memory_per_gpu_node: int | None = Field(
+        None,
+        ge=1_000,
+        description="Memory of a node of `gpu_partition`, in MB, as `sinfo -o %m` says: no job, even "
+        "tried again, asks for more. null: no limit.",
+    )
+    memory_per_cpu_node: int | None = Field(
+        None, ge=1_000, description="The same of `cpu_partition`."
+    )
     before_job: str | None = Field(
         None,
         description="Shell commands before each job, such as `module load cuda`. They run in sh.",
@@ -74,6 +83,10 @@ class Site(Section):
         charged = {"slurm_account": self.account, "qos": self.qos}
         return _given(charged | {"slurm_partition": self.cpu_partition})
 
+    def cpu_memory(self, first: int) -> str:
+        """``mem_mb`` of a CPU job that asks for so much at its first try."""
+        return _growing(first, self.memory_per_cpu_node)
+
     def gpu_job(self, minutes: int | str, gpus: int = 1) -> dict[str, Any]:
         """Resources of a job on GPUs; a job that is tried again gets more memory.
 
@@ -81,8 +94,8 @@ class Site(Section):
         """
         gres = self.gpu and f"{self.gpu}:{gpus}"
         named = {"slurm_partition": self.gpu_partition, "gres": gres, "constraint": self.constraint}
-        amounts = {"runtime": minutes, "mem_mb": f"{self.memory_per_gpu * gpus} * attempt"}
-        return _given(named) | amounts
+        memory = _growing(self.memory_per_gpu * gpus, self.memory_per_gpu_node)
+        return _given(named) | {"runtime": minutes, "mem_mb": memory}
 
     def training(self, rule: str) -> dict[str, Any]:
         """Resources of a training: on one node a process or torchrun, on several srun + torchrun."""
@@ -111,6 +124,7 @@ def read_site() -> Site:
     if not path.exists() and VARIABLE not in os.environ:
         return Site()
     try:
+        refuse_repeated_keys(path)
         return Site.model_validate(yaml.safe_load(path.read_text("utf-8")) or {})
     except OSError as error:
         sys.exit(f"{path}: {error.strerror}. Correct {VARIABLE}.")
@@ -118,8 +132,15 @@ def read_site() -> Site:
         sys.exit(f"{path} is not in UTF-8 ({error}). Save it as such.")
     except yaml.YAMLError as error:
         sys.exit(f"{path} is no YAML: {error}")
+    except ConfigError as error:
+        sys.exit(f"{path} cannot work:\n{error}")
     except ValidationError as error:
         sys.exit("\n".join([f"{path} cannot work:", *explain(error, Site)]))
+
+
+def _growing(first: int, node: int | None) -> str:
+    """Memory that grows with each try up to a node's: sbatch refuses what is larger than every node."""
+    return f"min({first} * attempt, {node})" if node else f"{first} * attempt"
 
 
 def _given(names: dict[str, str | None]) -> dict[str, Any]:

@@ -17,6 +17,17 @@ def job_id() -> str:
     return os.environ.get("SLURM_JOB_ID", "")
 
 
+def restarts() -> int:
+    """How often this job was queued again under its number; 0 outside of a job or if Slurm is silent."""
+    if not job_id():
+        return 0
+    try:
+        found = re.search(r"\bRestarts=(\d+)", ask("scontrol", "show", "job", "-o", job_id()))
+    except SlurmError:
+        return 0
+    return int(found[1]) if found else 0
+
+
 def node_names() -> list[str]:
     """The nodes of this job, first the one its script runs on. Raises SlurmError."""
     return ask(

@@ -29,6 +29,16 @@ LATENCY = 60
 LONGEST = {"cpu_partition": 720, "gpu_partition": 240}
 """Minutes of the longest job of the profile at its last try, trainings aside."""
 
+MOST_CPUS = ("pack_selection", 8)
+MOST_MEMORY = ("find_copies", 64_000)
+"""The CPU jobs of the profile that ask for most: CPUs, and MB at the first try."""
+
+NODE_MEMORY = {"cpu_partition": "memory_per_cpu_node", "gpu_partition": "memory_per_gpu_node"}
+"""What of site.yaml limits the memory of all tries."""
+
+TRIES = 3
+"""Of a job that fails: `retries` of the profile, and the first. Each asks for more memory."""
+
 TRAININGS = ("train", "pretrain", "finetune")
 
 WAIT = 300
@@ -40,6 +50,14 @@ class Finding(NamedTuple):
 
     what: str
     remedy: str = ""
+
+
+class Node(NamedTuple):
+    """What a node has. ``memory``: MB, ``gpus``: of the kind that is asked for."""
+
+    cpus: int
+    memory: int
+    gpus: int
 
 
 def main() -> None:
@@ -73,9 +91,13 @@ def examine(site: Site) -> Iterator[Finding]:
         return
     limits = {key: longest_time(said) for key, said in partitions.items()}
     num_nodes = max(int(read(said, "TotalNodes")) for said in partitions["gpu_partition"])
-    gpus = slurm.ask("sinfo", "-h", "-p", site.gpu_partition, "-o", "%G")
+    # -e: else sinfo puts nodes of several kinds together, as the least of each value and a +.
+    kinds = {key: slurm.ask("sinfo", "-h", "-e", "-p", getattr(site, key), "-o", "%c %m %G") for key in LONGEST}  # fmt: skip
+    nodes = {key: read_nodes(said, site.gpu) for key, said in kinds.items()}
+    num_gpus = max((node.gpus for node in nodes["gpu_partition"]), default=0)
     yield from check_time(site, limits)
-    yield from check_nodes(site, num_nodes, most_gpus(gpus, site.gpu) if site.gpu else None)
+    yield from check_nodes(site, num_nodes, num_gpus if site.gpu else None)
+    yield from check_sizes(site, nodes)
     yield from run_job(site, "cpu_partition", 1)
     yield from run_job(site, "gpu_partition", min(num_nodes, 2))
 
@@ -153,6 +175,73 @@ def check_nodes(site: Site, num_nodes: int, num_gpus: int | None) -> Iterator[Fi
                 if num_gpus
                 else "Set gpu in site.yaml to what `sinfo -o %G` says; null: there are none.",
             )
+
+
+def read_nodes(said: str, gpu: str | None) -> list[Node]:
+    """The kinds of nodes sinfo lists, each with its CPUs, MB and generic resources."""
+    rows = (line.split(maxsplit=2) for line in said.splitlines())
+    return [
+        Node(int(cpus), int(memory), most_gpus(resources, gpu) if gpu else 0)
+        for cpus, memory, resources in rows
+    ]
+
+
+def check_sizes(site: Site, nodes: dict[str, list[Node]]) -> Iterator[Finding]:
+    """sbatch refuses what is larger than every node, at the first try or at a later one."""
+    for key, check in (("cpu_partition", check_cpu_jobs), ("gpu_partition", check_gpu_jobs)):
+        most = max((node.memory for node in nodes[key]), default=0)
+        if most < 1_000:
+            yield Finding(
+                f"nodes of {getattr(site, key)} have {most} MB, as Slurm sees them",
+                "It refuses every job: ask its administrator to set RealMemory in slurm.conf.",
+            )
+        else:
+            yield from check(site, nodes[key])
+
+
+def check_cpu_jobs(site: Site, nodes: list[Node]) -> Iterator[Finding]:
+    rule, cpus = MOST_CPUS
+    if cpus > (there := max(node.cpus for node in nodes)):
+        yield Finding(
+            f"{rule} asks for {cpus} CPUs, a node of {site.cpu_partition} has {there}",
+            "Set cpu_partition in site.yaml to one of larger nodes, or lower the threads of its rules in "
+            "profiles/slurm: set-threads.",
+        )
+    there = max(node.memory for node in nodes)
+    yield from check_tries(site, "cpu_partition", *MOST_MEMORY, there)
+
+
+def check_gpu_jobs(site: Site, nodes: list[Node]) -> Iterator[Finding]:
+    """Looks at the rule with the most GPUs that a node has: where it fits, the others do."""
+    gpus = {"score_shards": 1} | {rule: getattr(site, rule).gpus for rule in TRAININGS}
+    most = max(node.gpus for node in nodes) if site.gpu else max(gpus.values())
+    if not (possible := [rule for rule in gpus if gpus[rule] <= most]):
+        return
+    rule = max(possible, key=gpus.__getitem__)
+    fitting = [node for node in nodes if node.gpus >= gpus[rule] or not site.gpu]
+    cpus, memory = site.cpus_per_gpu * gpus[rule], site.memory_per_gpu * gpus[rule]
+    if cpus > (there := max(node.cpus for node in fitting)):
+        yield Finding(
+            f"{rule} asks for {cpus} CPUs, a node of {site.gpu_partition} has {there}",
+            f"Set cpus_per_gpu in site.yaml to {there // most}.",
+        )
+    there = max(node.memory for node in fitting)
+    if min(memory, site.memory_per_gpu_node or memory) > there:
+        yield Finding(
+            f"{rule} asks for {memory} MB, a node of {site.gpu_partition} has {there}",
+            f"Set memory_per_gpu in site.yaml to {there // most}.",
+        )
+    yield from check_tries(site, "gpu_partition", rule, memory, there)
+
+
+def check_tries(site: Site, key: str, rule: str, memory: int, there: int) -> Iterator[Finding]:
+    """``memory``: MB of the first try; ``there``: of the largest node."""
+    last = min(memory * TRIES, getattr(site, NODE_MEMORY[key]) or memory * TRIES)
+    if last > there:
+        yield Finding(
+            f"{rule} asks for up to {last} MB when tried again, a node of {getattr(site, key)} has {there}",
+            f"Set {NODE_MEMORY[key]} in site.yaml to {there}: no job asks for more.",
+        )
 
 
 def run_job(site: Site, partition: str, nodes: int) -> Iterator[Finding]:
