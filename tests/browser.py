@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
-CODES = {"ArrowDown": 40, "ArrowUp": 38}
+CODES = {"ArrowDown": 40, "ArrowUp": 38, "Enter": 13}
 
 
 def find_browser() -> str:
@@ -97,14 +97,20 @@ class Browser:
             assert time.monotonic() < until, f"{expression} is not true after {seconds} s"
             time.sleep(0.02)
 
-    def press(self, *keys: str) -> None:
-        """Keys as a keyboard sends them; a capital letter is with Shift."""
+    def press(self, *keys: str, caps_lock: bool = False, repeats: int = 0) -> None:
+        """Keys as a keyboard sends them; a capital letter is with Shift, or with Caps Lock without.
+
+        ``repeats``: how often a key that is held down says so.
+        """
         for key in keys:
             code = CODES.get(key, ord(key[0].upper()))
             options: dict[str, Any] = {"key": key, "windowsVirtualKeyCode": code}
-            options["modifiers"] = 8 if len(key) == 1 and key.isupper() else 0
-            text = {"text": key} if len(key) == 1 else {}
-            self.call("Input.dispatchKeyEvent", type="keyDown", **options, **text)
+            letter = len(key) == 1
+            options["modifiers"] = 8 if letter and key.isupper() != caps_lock else 0
+            text = {"text": key} if letter else {}
+            for i in range(1 + repeats):
+                held = {"autoRepeat": i > 0}
+                self.call("Input.dispatchKeyEvent", type="keyDown", **options, **text, **held)
             self.call("Input.dispatchKeyEvent", type="keyUp", **options)
 
     def problems(self) -> list[str]:

@@ -34,9 +34,15 @@ def make_pair(i: int, dataset: str = "test") -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
+def one_browser(tmp_path_factory):
     with Browser(tmp_path_factory.mktemp("browser")) as browser:
         yield browser
+
+
+@pytest.fixture
+def browser(one_browser):
+    yield one_browser
+    one_browser.evaluate("localStorage.clear()")
 
 
 def opened(browser: Browser, path: Path, pairs: list[dict[str, Any]]) -> Browser:
@@ -46,6 +52,15 @@ def opened(browser: Browser, path: Path, pairs: list[dict[str, Any]]) -> Browser
     path.write_text(render("Pairs", pairs, [dot] * number, [""] * number), encoding="utf-8")
     browser.open(path)
     return browser
+
+
+def decided(browser: Browser) -> str:
+    """The first letter of each pair's decision, a dot where there is none; the current as a capital."""
+    return browser.evaluate(
+        "[...document.querySelectorAll('article')].map(card => {"
+        " const letter = (card.querySelector('i').textContent || '.')[0];"
+        " return card.matches('.here') ? letter.toUpperCase().replace('.', ':') : letter; }).join('')"
+    )
 
 
 def downloaded(browser: Browser) -> pd.DataFrame:
@@ -70,6 +85,70 @@ def test_keys_decide_and_what_is_decided_is_downloaded(browser, tmp_path) -> Non
     assert found.sample_index.tolist() == ["0", "1", "2", "3", "4", "5", "6"]
     assert found.decision.tolist() == ["remove", "keep", *["remove"] * 5]
     assert browser.problems() == []
+
+
+def test_the_bulk_decision_needs_shift_whatever_caps_lock_does(browser, tmp_path) -> None:
+    opened(browser, tmp_path / "page.html", [make_pair(i) for i in range(6)])
+    browser.press("ArrowDown", "ArrowDown")
+    browser.press("R", "K", caps_lock=True)
+    assert decided(browser) == "..rk:."
+    browser.press("U", caps_lock=True)
+    assert decided(browser) == "..r:.."
+    browser.press("r", caps_lock=True)  # with Shift: a small letter
+    assert decided(browser) == "rrrr:."
+    browser.press("u", "R")
+    assert decided(browser) == "rrrr:."
+
+
+def test_shift_and_another_letter_do_nothing(browser, tmp_path) -> None:
+    opened(browser, tmp_path / "page.html", [make_pair(i) for i in range(3)])
+    browser.press("r", "K")
+    assert decided(browser) == "r:."
+    browser.press("U")
+    assert decided(browser) == "r:."
+
+
+def test_a_key_held_down_decides_once_and_moves_on(browser, tmp_path) -> None:
+    opened(browser, tmp_path / "page.html", [make_pair(i) for i in range(9)])
+    browser.press("r", "k", repeats=3)
+    assert decided(browser) == "rk:......"
+    browser.press("u", repeats=3)
+    assert decided(browser) == "r:......."
+    browser.press("ArrowDown", repeats=3)
+    assert decided(browser) == "r....:..."
+    browser.press("R", repeats=3)
+    assert decided(browser) == "rrrrrr:.."
+
+
+def test_the_last_action_is_undone_as_a_whole_where_it_was_done(browser, tmp_path) -> None:
+    opened(browser, tmp_path / "page.html", [make_pair(i) for i in range(8)])
+    browser.press("r", "k", "ArrowDown", "ArrowDown", "R", "ArrowUp", "k", "ArrowUp", "ArrowUp")
+    assert decided(browser) == "rkrRk..."
+    seen = []
+    for _ in range(5):
+        browser.press("u")
+        seen.append(decided(browser))
+    assert seen == ["rkrrR...", "rk..:...", "r:......", ":.......", ":......."]
+    assert browser.evaluate("document.getElementById('progress').textContent").startswith("0 of 8")
+
+
+def test_what_a_filter_hides_is_undone_too(browser, tmp_path) -> None:
+    opened(browser, tmp_path / "page.html", [make_pair(i) for i in range(4)])
+    browser.press("r", "k")
+    browser.evaluate("document.getElementById('from').value = '0.015'; filter()")
+    browser.press("ArrowDown", "u")
+    assert decided(browser) == "r..:"  # the current pair stays
+    browser.evaluate("document.getElementById('from').value = '2'; filter()")
+    browser.press("u")
+    assert decided(browser).lower() == "...."
+
+
+@pytest.mark.parametrize("field", ["from", "to", "dataset", "decision"])
+def test_enter_in_a_field_gives_the_keys_back(browser, tmp_path, field) -> None:
+    opened(browser, tmp_path / "page.html", [make_pair(i) for i in range(3)])
+    browser.evaluate(f"document.getElementById('{field}').focus()")
+    browser.press("Enter", "r")
+    assert decided(browser) == "r:."
 
 
 def test_decisions_survive_closing_the_page(browser, tmp_path) -> None:

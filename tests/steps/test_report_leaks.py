@@ -1,10 +1,12 @@
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_report import Outcome, text_of
 
 from semisup.checks import load_config
-from semisup.report.leaks import learned_from
+from semisup.report.leaks import kept_up_to, learned_from, name_cuts
 from small import read_config
 
 
@@ -70,6 +72,47 @@ def test_a_decision_counts_at_the_distance_of_its_pair(outcome, tmp_path) -> Non
     text = text_of(outcome.make())
     assert "0.3000 1 0" in text
     assert "0.1400 0 1" in text
+
+
+def test_the_cut_in_force_is_in_the_figure_of_recall(outcome) -> None:
+    page = outcome.make()
+    assert "max_distance 0.1" in figure(page)
+    assert "20 %. A vertical line is where duplicates.remove cuts." in text_of(page)
+    outcome.config["duplicates"]["remove"] = {"closest": 2}
+    assert "closest 2" in figure(outcome.make())
+    outcome.config["duplicates"]["remove"] = {}
+    page = outcome.make()
+    assert not re.search("closest|max_distance", figure(page))
+    assert "A vertical line" not in text_of(page)
+
+
+def test_what_a_review_kept_is_in_the_figure_of_recall(outcome, tmp_path) -> None:
+    assert "kept, of those reviewed" not in outcome.make()
+    review = tmp_path / "reviewed.csv"
+    review.write_text("shard_id,sample_index,decision\n0,0,remove\n0,1,keep\n")
+    outcome.config["duplicates"]["remove"]["reviewed"] = str(review)
+    page = outcome.make()
+    assert "kept, of those reviewed" in figure(page)
+    assert "cuts. Kept are the pairs, of those reviewed up to a distance" in text_of(page)
+
+
+def figure(page: str) -> str:
+    """That of the calibration."""
+    return page[page.index('<article id="calibration">') :].split("</svg>")[0]
+
+
+def test_pairs_as_far_apart_count_together_in_what_is_kept_up_to_a_distance() -> None:
+    distance = np.array([0.3, 0.1, 0.2, 0.2], np.float32)
+    places, shares = kept_up_to(distance, np.array([False, True, True, False]))
+    np.testing.assert_allclose(places, [0.1, 0.2, 0.3])
+    np.testing.assert_allclose(shares, [0, 1 / 3, 1 / 2])
+
+
+def test_a_cut_that_not_all_have_is_named_by_those_that_have_it() -> None:
+    everywhere = ("max_distance 0.5", 0.5)
+    cuts = {"a": [("closest 2", 0.1), everywhere], "b": [("closest 2", 0.2), everywhere]}
+    assert name_cuts(cuts) == [("closest 2 of a", 0.1), everywhere, ("closest 2 of b", 0.2)]
+    assert name_cuts({"a": cuts["a"]}) == cuts["a"]
 
 
 def test_a_model_learned_from_all_its_stages_and_from_where_it_started() -> None:

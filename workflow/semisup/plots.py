@@ -166,24 +166,37 @@ def distance_histogram(
         axes.set_yticks([0, 10, *(10**e for e in range(2, 12) if 10**e <= highest * 3)])
         axes.yaxis.set_minor_locator(MaxNLocator(1))
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))
-        for i, (name, place) in enumerate(cuts):
-            axes.axvline(place, color=SECOND, linewidth=1.3)
-            right = place < top * 0.6
-            axes.annotate(
-                name, (place, 1), xycoords=axes.get_xaxis_transform(), color=SECOND, fontsize=11,
-                xytext=(5 if right else -5, -4 - 14 * i), textcoords="offset points", va="top",
-                ha="left" if right else "right",
-            )  # fmt: skip
+        _mark_cuts(axes, cuts, top)
         axes.set_xlim(0, top * 1.01)
         axes.set_xlabel("distance to the closest evaluation image")
         axes.set_title("unlabelled images")
         return _svg(figure, "Unlabelled images by distance to the closest evaluation image")
 
 
-def recall_curves(by_kind: dict[str, np.ndarray], others: np.ndarray) -> Markup:
-    """Share of planted near-duplicates within each distance, by kind, and of other images."""
-    top = max([float(d[min(int(0.99 * len(d)), len(d) - 1)]) for d in by_kind.values() if len(d)],
-              default=1.0)  # fmt: skip
+def _mark_cuts(axes: Axes, cuts: Sequence[tuple[str, float]], top: float) -> None:
+    """Name and place of each; ``top``: of the axis of distances."""
+    for i, (name, place) in enumerate(cuts):
+        axes.axvline(place, color=SECOND, linewidth=1.3)
+        right = place < top * 0.6
+        axes.annotate(
+            name, (place, 1), xycoords=axes.get_xaxis_transform(), color=SECOND, fontsize=11,
+            xytext=(5 if right else -5, -4 - 14 * i), textcoords="offset points", va="top",
+            ha="left" if right else "right",
+        )  # fmt: skip
+
+
+def recall_curves(
+    by_kind: dict[str, np.ndarray],
+    others: np.ndarray,
+    cuts: Sequence[tuple[str, float]],
+    kept: tuple[np.ndarray, np.ndarray],
+) -> Markup:
+    """Share of planted near-duplicates within each distance, by kind, and of other images.
+
+    ``cuts``: name and place; ``kept``: distances, and the share up to each that a person kept.
+    """
+    tops = [float(d[min(int(0.99 * len(d)), len(d) - 1)]) for d in by_kind.values() if len(d)]
+    top = max([*tops, *(place for _, place in cuts)], default=1.0)
     styles = [(c, s) for s in ("-", (0, (5, 1.5)), (0, (1, 1.5))) for c in (ACCENT, SECOND)]
     with _figure(620, 300) as figure:
         axes = figure.add_subplot()
@@ -193,8 +206,13 @@ def recall_curves(by_kind: dict[str, np.ndarray], others: np.ndarray) -> Markup:
         shares = np.arange(1, len(others) + 1) / max(len(others), 1)
         axes.plot(others, shares, color=INK, linestyle=(0, (4, 3)), linewidth=1.1,
                   label="other evaluation images")  # fmt: skip
+        if len(kept[0]):
+            axes.plot(*kept, color=INK, linewidth=1.1, drawstyle="steps-post",
+                      label="kept, of those reviewed")  # fmt: skip
+        _mark_cuts(axes, cuts, top)
         axes.set_xlim(0, top * 1.05)
-        axes.set_ylim(0, 1.03)
+        axes.set_ylim(0, 1.03 + 0.08 * len(cuts))  # names of cuts stand above the curves
+        axes.set_yticks(np.linspace(0, 1, 6))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         axes.set_xlabel("distance")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=11)

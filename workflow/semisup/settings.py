@@ -148,7 +148,7 @@ class FindCopies(Settings):
 class MakeReviewPage(Settings):
     """``classes``: of the evaluation sets; ``own_classes``: of U, where it has others."""
 
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     num_pairs: int
     num_parts: int
     evaluation: dict[str, int]
@@ -194,7 +194,7 @@ class MeasureLeaks(Settings):
     ``leak_distance``: None for the largest distance that ``remove`` removes.
     """
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     descriptor: str
     leak_distance: float | None
     record_distance: float
@@ -271,5 +271,5 @@ class Evaluate(Settings):
 class Report(Settings):
     """The whole configuration: the report shows it."""
 
-    version: Literal[4] = 4
+    version: Literal[5] = 5
     config: dict[str, object]

@@ -46,6 +46,7 @@ class DuplicatesView(NamedTuple):
     removed_share: float
     record_distance: float
     remove: Remove
+    cuts: list[tuple[str, float]]
     figure: Markup
     closest: list[Pair]
     at_cut: list[Pair]
@@ -84,6 +85,7 @@ def view_duplicates(plan: Plan, unlabeled: str, num_samples: int) -> DuplicatesV
         removed_share=len(gone) / max(num_samples, 1),
         record_distance=duplicates.record_distance,
         remove=duplicates.remove,
+        cuts=cuts,
         figure=plots.distance_histogram(counts, farthest, cuts),
         closest=pairs[: len(closest)],
         at_cut=pairs[len(closest) :],

@@ -17,6 +17,7 @@ from semisup.metrics import wilson_interval
 from semisup.plan import Plan
 from semisup.report.accuracy import Line, read_hits
 from semisup.report.comparison import Accuracy
+from semisup.report.duplicates import DuplicatesView
 from semisup.reviews import read_review
 from semisup.stages import stage_names, trainings
 
@@ -70,6 +71,7 @@ class CalibrationView(NamedTuple):
     kinds: list[tuple[str, list[float], float]]
     cuts: list[float]
     by_chance: list[float]
+    in_force: list[tuple[str, float]]
     reviewed: list[Reviewed]
 
 
@@ -137,8 +139,11 @@ def _accuracy(hits: np.ndarray) -> Accuracy:
     return Accuracy(float(hits.mean()) if len(hits) else math.nan, low, high, len(hits))
 
 
-def view_calibration(plan: Plan) -> CalibrationView:
-    """Recall of planted near-duplicates, kind by kind: as a figure, and at equal false positives."""
+def view_calibration(plan: Plan, close: list[DuplicatesView]) -> CalibrationView:
+    """Recall of planted near-duplicates, kind by kind: as a figure, and at equal false positives.
+
+    ``close``: of each U, with the cuts in force.
+    """
     path = Path(f"{plan.results}/duplicates/calibration.parquet")
     table = tables.read_table(path, schemas.CALIBRATION)
     kind, distance = table["kind"].to_numpy().astype(str), table["distance"].to_numpy()
@@ -146,9 +151,13 @@ def view_calibration(plan: Plan) -> CalibrationView:
     kinds = list(dict.fromkeys(kind.tolist()))
     by_kind = {name: np.sort(distance[kind == name]) for name in kinds}
     cuts = sorted({round(float(np.quantile(others, share)), 4) for share in CHANCES})
+    in_force = name_cuts({view.unlabeled: view.cuts for view in close})
+    reviewed, removes = _read_review(plan)
     return CalibrationView(
         num_images=len(table) // max(len(kinds), 1),
-        figure=plots.recall_curves(by_kind, np.sort(others)),
+        figure=plots.recall_curves(
+            by_kind, np.sort(others), in_force, kept_up_to(reviewed, removes)
+        ),
         kinds=[
             (name, [float((own <= cut).mean()) for cut in cuts],
              float((bits[kind == name] <= BITS).mean()))
@@ -156,16 +165,36 @@ def view_calibration(plan: Plan) -> CalibrationView:
         ],
         cuts=cuts,
         by_chance=[float((others <= cut).mean()) for cut in cuts],
-        reviewed=_view_review(plan),
+        in_force=in_force,
+        reviewed=_view_review(reviewed, removes),
     )  # fmt: skip
 
 
-def _view_review(plan: Plan, num_bins: int = 5) -> list[Reviewed]:
-    """A person's decisions by distance: those kept are what a cut there would remove wrongly."""
+def name_cuts(of_each: dict[str, list[tuple[str, float]]]) -> list[tuple[str, float]]:
+    """Name and place of each cut once, with the datasets it is of where it is not of all."""
+    owners: dict[tuple[str, float], list[str]] = {}
+    for unlabeled, cuts in of_each.items():
+        for cut in cuts:
+            owners.setdefault(cut, []).append(unlabeled)
+    return [
+        (name if len(own) == len(of_each) else f"{name} of {', '.join(own)}", place)
+        for (name, place), own in owners.items()
+    ]
+
+
+def kept_up_to(distance: np.ndarray, removes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distances of the pairs a person decided on, and the share of those up to each that were kept."""
+    places, which = np.unique(distance, return_inverse=True)
+    num_decided, num_kept = np.bincount(which), np.bincount(which[~removes], minlength=len(places))
+    return places, num_kept.cumsum() / num_decided.cumsum()
+
+
+def _read_review(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """A person's decisions: the distance of each, and whether it removes."""
     duplicates = plan.config.duplicates
-    if not (duplicates and duplicates.remove.reviewed):
-        return []
     distances, decisions = [np.empty(0, np.float32)], [np.empty(0, bool)]
+    if not (duplicates and duplicates.remove.reviewed):
+        return distances[0], decisions[0]
     for name in sorted(plan.unlabeled):
         pairs = tables.read_table(Path(plan.merged_pairs(name)), schemas.DUPLICATES)
         manifests = [Path(path) for path in plan.manifests(name)]
@@ -176,7 +205,11 @@ def _view_review(plan: Plan, num_bins: int = 5) -> list[Reviewed]:
         review = review.assign(distance=apart).dropna()
         distances.append(review["distance"].to_numpy(np.float32))
         decisions.append(review["removes"].to_numpy(bool))
-    distance, removes = np.concatenate(distances), np.concatenate(decisions)
+    return np.concatenate(distances), np.concatenate(decisions)
+
+
+def _view_review(distance: np.ndarray, removes: np.ndarray, num_bins: int = 5) -> list[Reviewed]:
+    """A person's decisions by distance: those kept are what a cut there would remove wrongly."""
     shares = np.linspace(0, 1, num_bins + 1)[1:]
     edges: np.ndarray = np.unique(np.quantile(distance, shares)) if len(distance) else distance
     found, last = [], -1.0

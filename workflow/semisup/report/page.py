@@ -88,7 +88,7 @@ def gather(plan: Plan, evaluations: Table) -> dict[str, object]:
         "selections": views,
         "duplicates": close,
         "leaks": leak_view,
-        "calibration": leaks.view_calibration(plan) if close else None,
+        "calibration": leaks.view_calibration(plan, close) if close else None,
         "accounts": selected,
         "labelled": labelled,
         "failures": [view for view in failed if view.total],

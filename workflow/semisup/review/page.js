@@ -10,6 +10,7 @@ const stored = "semisup review " + data.digest;
 const decisions = new Map(); // of pairs, by position: remove or keep
 let shown = []; // the pairs that fit the filter, closest first
 let here = 0; // the place of the current pair among them
+const done = []; // what was decided, in order: at which pair, and what of each pair was decided before
 
 function make(name, text, className) {
   const made = document.createElement(name);
@@ -61,6 +62,19 @@ function decide(pair, decision) {
   cards[pair].classList.toggle("remove", decision === "remove");
   cards[pair].classList.toggle("keep", decision === "keep");
   cards[pair].querySelector("i").textContent = decision;
+}
+
+function decideAll(pairs, decision) {
+  done.push([shown[here], pairs.map((pair) => [pair, decisions.get(pair) || ""])]);
+  for (const pair of pairs) decide(pair, decision);
+  here += 1;
+}
+
+function undo() {
+  if (!done.length) return;
+  const [pair, before] = done.pop();
+  for (const each of before) decide(...each);
+  if (shown.includes(pair)) here = shown.indexOf(pair);
 }
 
 function mark() {
@@ -135,14 +149,13 @@ function download() {
 function act(key) {
   const pair = shown[here];
   if (key === "d") download();
+  else if (key === "u") undo();
   else if (pair === undefined) return false;
   else if (key === "ArrowDown" || key === "ArrowRight") here += 1;
   else if (key === "ArrowUp" || key === "ArrowLeft") here -= 1;
-  else if (key === "r" || key === "k") { decide(pair, key === "r" ? "remove" : "keep"); here += 1; }
-  else if (key === "u") decide(pair, "");
-  else if (key === "R") {
-    for (const each of shown.slice(0, here + 1)) if (!decisions.has(each)) decide(each, "remove");
-    here += 1;
+  else if (key === "r" || key === "k") decideAll([pair], key === "r" ? "remove" : "keep");
+  else if (key === "Shift+r") {
+    decideAll(shown.slice(0, here + 1).filter((each) => !decisions.has(each)), "remove");
   } else return false;
   mark();
   report();
@@ -151,8 +164,13 @@ function act(key) {
 
 document.onkeydown = (event) => {
   const typing = ["INPUT", "SELECT"].includes(event.target.tagName);
+  if (typing && event.key === "Enter") event.target.blur();
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (act(event.key)) event.preventDefault();
+  const arrow = event.key.startsWith("Arrow");
+  if (event.repeat && !arrow) return;
+  // Caps Lock changes the case of a letter, Shift alone what it does.
+  const key = arrow ? event.key : (event.shiftKey ? "Shift+" : "") + event.key.toLowerCase();
+  if (act(key)) event.preventDefault();
 };
 for (const id of ["dataset", "from", "to", "decision"]) element(id).oninput = filter;
 for (const id of ["dataset", "decision"]) element(id).onchange = () => element(id).blur();
