@@ -122,7 +122,7 @@ def make_selection(plan: Plan, name: str) -> None:
     folder = Path(f"results/selections/{name}")
     select.main(
         settings.Select.model_validate_json(plan.select(named)),
-        parts[0], manifests[0], counts, failures, classes, [], [], [], [], [],
+        parts[0], manifests[0], counts, failures, classes, [], [], [], [], [], [],
         folder / "selection.parquet", folder / "removed.parquet", folder / "summary.json", folder / "settings.json", 2,
     )  # fmt: skip
 

@@ -319,7 +319,7 @@ def of_selection() -> str:
         made, Path("scores/part-00000.parquet"), Path("index/u/manifest-00000.json"),
         Path("images.json"), Path("failures.parquet"), Path("classes.txt"),
         [Path("duplicates/u/nearest-00000.parquet")], [Path(PAIRS)], [Path(COPIES)],
-        [Path("near_copies.parquet")], [], *map(Path, outputs), workers=1,
+        [Path("near_copies.parquet")], [], [], *map(Path, outputs), workers=1,
     )  # fmt: skip
     return digest(*outputs[:2]) + summary_digest(outputs[2], "selection_sha256")
 

@@ -91,6 +91,8 @@ def lay_out(plan: Plan) -> Laid:
         plan.selection_near_copies: selections,
         plan.selection_copies: selections,
         plan.reviewed: selections,
+        plan.reviewed_manifests: selections,
+        plan.reviewed_samples: selections,
         plan.pack_selection: packed,
         plan.evaluate: evaluated,
         plan.evaluation_manifests: [{}],

@@ -55,6 +55,9 @@ def test_a_review_is_read(tmp_path: Path) -> None:
     plan = make(duplicates__remove__reviewed=f"{tmp_path}/review.csv")
     assert plan.reviewed(at(selection="top")) == [f"{tmp_path}/review.csv"]
     assert plan.report_inputs()["reviewed"] == [f"{tmp_path}/review.csv"]
+    manifests = plan.reviewed_manifests(at(selection="top"))
+    assert manifests == [*plan.manifests("validation"), *plan.manifests("test")]
+    assert make().reviewed_manifests(at(selection="top")) == []
     assert make().report_inputs()["reviewed"] == []
 
 

@@ -58,22 +58,30 @@ def prepare(shift: float = 0.0, remove: dict[str, Any] | None = None, **selectio
         Path(name).touch()
     config = {**CONFIG, "selections": {"top": CONFIG["selections"]["top"] | selection}}
     if remove is not None:
-        config["duplicates"] = {"descriptor": "teacher", "record_distance": 1.0, "remove": remove}
+        config["duplicates"] = {
+            "descriptor": "teacher", "record_distance": 1.0, "remove": remove,
+            "within_unlabeled": {"max_distance": 0.1, "cells": 1},
+        }  # fmt: skip
     Path("config.yaml").write_text(yaml.safe_dump(config))
     plan = Plan(load_config(config))
-    for part, (manifest, samples_table) in enumerate(
-        zip(plan.manifests("unlabeled"), plan.samples("unlabeled"), strict=True)
-    ):
-        indexed = settings.IndexShards(
-            dataset="unlabeled", part=part, first_shard=part, shards=[f"u-{part}.tar"],
-            num_classes=3, max_pixels=10_000, stamp="",
-        )  # fmt: skip
-        index_shards.main(indexed, Path(manifest), Path(samples_table))
+    for part in range(2):
+        index(plan, "unlabeled", part, [f"u-{part}.tar"], first_shard=part)
         write_part(plan, part, shift)
     classes = Path(plan.selection_classes(TOP))
     classes.parent.mkdir(parents=True, exist_ok=True)
     classes.write_text("".join(f"{name}\n" for name in CLASSES))
     return plan
+
+
+def index(plan: Plan, dataset: str, part: int, shards: list[str], first_shard: int = 0) -> None:
+    """Index one part, as if these were its tars."""
+    indexed = settings.IndexShards(
+        dataset=dataset, part=part, first_shard=first_shard, shards=shards,
+        num_classes=3, max_pixels=10_000, stamp="",
+    )  # fmt: skip
+    index_shards.main(
+        indexed, Path(plan.manifests(dataset)[part]), Path(plan.samples(dataset)[part])
+    )
 
 
 def log_odds_of(part: int) -> np.ndarray:
@@ -135,6 +143,7 @@ def make_selection(plan: Plan) -> Path:
         failures,
         Path(plan.selection_classes(TOP)),
         *tables_of_duplicates,
+        [],
         *(folder / name for name in names),
         1,
     )

@@ -39,6 +39,9 @@ def teacher(tmp_path: Path) -> Path:
 class Chain:
     """The files of one run of the steps, in a folder."""
 
+    evaluation: list[Path] = []
+    """Manifests of the evaluation sets that a review is about."""
+
     def __init__(self, folder: Path, manifests: list[Path], teacher: Path, workers: int = 0):
         self.folder, self.manifests, self.teacher = folder, manifests, teacher
         self.workers = workers
@@ -108,6 +111,7 @@ class Chain:
             [files["copies"]] if "copies" in files else [],
             [],
             [files["reviewed"]] if "reviewed" in files else [],
+            self.evaluation if "reviewed" in files else [],
             self.folder / "selection.parquet",
             self.folder / "removed.parquet",
             self.folder / "summary.json",

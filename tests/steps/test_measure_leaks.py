@@ -89,6 +89,42 @@ def test_the_cut_of_leaks_is_what_removes_the_farthest(leaked: Path) -> None:
     assert measure(leaked, leak_distance=0.25)[1]["cut"] == 0.25
 
 
+PLACES = [
+    "shard_id",
+    "sample_index",
+    "evaluation_dataset",
+    "evaluation_shard_id",
+    "evaluation_sample_index",
+]
+
+
+def review(folder: Path, pairs: pd.DataFrame, decision: str) -> dict[str, str]:
+    path = folder / "reviewed.csv"
+    pairs[PLACES].assign(dataset="unlabeled", decision=decision).to_csv(path, index=False)
+    return {"reviewed": str(path)}
+
+
+def test_a_pair_that_a_person_kept_is_no_leak(leaked: Path, tmp_path: Path) -> None:
+    pairs = pd.read_parquet(leaked.parent / "pairs.parquet")
+    same = pairs.distance <= 0.001
+    wide = {"max_distance": float(pairs.distance[~same].iloc[3])}
+    before, _ = measure(leaked, remove=wide)
+    kept = pairs[~same & (pairs.distance <= wide["max_distance"])]
+    after, summary = measure(leaked, remove=wide | review(tmp_path, kept, "keep"))
+    assert summary["cut"] == pytest.approx(wide["max_distance"])
+    own = [rows[(rows.by == "features") & (rows.source == "unlabeled")] for rows in (before, after)]
+    assert len(own[0]) > len(own[1]) == 2  # those of the same pixels
+
+
+def test_where_a_review_alone_removes_the_cut_is_its_farthest(leaked: Path, tmp_path: Path) -> None:
+    pairs = pd.read_parquet(leaked.parent / "pairs.parquet")
+    first = pairs.drop_duplicates(["shard_id", "sample_index"])
+    reviewed = review(tmp_path, first.iloc[[1, 4]], "remove")
+    assert measure(leaked, remove=reviewed)[1]["cut"] == pytest.approx(first.distance.iloc[4])
+    reviewed = review(tmp_path, first.iloc[[1, 4]], "keep")
+    assert measure(leaked, remove=reviewed)[1]["cut"] == 2.0
+
+
 def test_an_image_without_feature_and_without_a_reason_fails_the_leaks(leaked: Path) -> None:
     path = leaked / "features/net/test/part-00001.parquet"
     table = tables.read_table(path, schemas.FEATURES).slice(1)

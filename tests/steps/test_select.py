@@ -20,6 +20,20 @@ from semisup.tables import DataError
 __all__ = ["chain", "scored", "teacher"]
 
 
+def test_a_review_of_other_evaluation_images_is_refused(
+    chain: Chain, tmp_path: Path, make_dataset: Dataset
+) -> None:
+    """As after the evaluation set was made anew, in another order."""
+    chain.evaluation = make_dataset([[(k, {"jpg": make_jpeg(1)}) for k in "ab"]], None, "test")
+    reviewed = tmp_path / "reviewed.csv"
+    names = "evaluation_dataset,evaluation_shard_id,evaluation_sample_index,evaluation_key"
+    reviewed.write_text(f"shard_id,sample_index,{names},decision\n0,0,test,0,0,b,keep\n")
+    with pytest.raises(
+        DataError, match=r"1 unknown keys of test: 'b' \(sample 0 of shard 0 is 'a'"
+    ):
+        chain.select(k=3, p=1, remove=Remove(), reviewed=reviewed)
+
+
 def test_selection_and_tars_do_not_depend_on_parts_workers_or_who_is_first(
     tmp_path: Path, make_dataset: Dataset, teacher: Path
 ) -> None:

@@ -206,6 +206,7 @@ rule measure_leaks:
         images=plan.compared_images(),
         evaluation=plan.evaluation_tables("images"),
         selections=plan.compared_selections(),
+        reviewed=plan.reviewed(),
     output:
         leaks="<results>/duplicates/leaks.parquet",
         summary="<results>/duplicates/leaks.json",

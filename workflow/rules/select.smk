@@ -3,7 +3,7 @@
 
 
 # Needs: scores and the proof that they are complete, duplicates, copies, and the person's review of
-#        the duplicates, if any.
+#        the duplicates, if any, with the evaluation sets it is about.
 # Makes: the best images of each class. The summary is small, so Snakemake compares its content:
 #        a selection that comes out the same makes nothing stale.
 rule select:
@@ -20,6 +20,8 @@ rule select:
         copies=plan.selection_copies,
         near_copies=plan.selection_near_copies,
         reviewed=plan.reviewed,
+        reviewed_manifests=plan.reviewed_manifests,
+        reviewed_samples=ancient(plan.reviewed_samples),
     output:
         selection="<results>/selections/{selection}/selection.parquet",
         removed="<results>/selections/{selection}/removed.parquet",
@@ -47,6 +49,7 @@ rule select:
         " --copies {input.copies:q}"
         " --near-copies {input.near_copies:q}"
         " --reviewed {input.reviewed:q}"
+        " --reviewed-manifests {input.reviewed_manifests:q}"
         " --selection {output.selection:q}"
         " --removed {output.removed:q}"
         " --summary {output.summary:q}"

@@ -3,10 +3,11 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from semisup import datasets
 from semisup.config import TORCHVISION, Config, Dataset
-from semisup.config_errors import problem, show
+from semisup.config_errors import nearest, problem, show
 from semisup.stages import model_classes, source_classes, stored_classes, sweep_of, trainings
 
 
@@ -22,6 +23,7 @@ def check_files(config: Config) -> Iterator[str]:
     reviewed = config.duplicates and config.duplicates.remove.reviewed
     if reviewed:
         yield from _check_file("duplicates.remove.reviewed", reviewed)
+        yield from _check_review(config, reviewed)
 
 
 def _check_file(key: str, path: str) -> Iterator[str]:
@@ -29,6 +31,17 @@ def _check_file(key: str, path: str) -> Iterator[str]:
         yield problem(key, path, "is not a file", "check the path")
     elif "<" in path or ">" in path:  # Snakemake would look for a variable of this name
         yield problem(key, path, "holds < or >", "rename the file")
+
+
+def _check_review(config: Config, path: str) -> Iterator[str]:
+    """A name that is no dataset's, or no longer, would leave its rows out in silence."""
+    from semisup.reviews import named_datasets  # pandas: a third of a second of every start
+
+    for column, name in named_datasets(Path(path)):
+        if name not in config.datasets:
+            what = f"has {column} {name!r}, which is not in datasets"
+            remedy = f"{nearest(name, config.datasets)}review again, or remove its rows"
+            yield problem("duplicates.remove.reviewed", path, what, remedy)
 
 
 def _check_folders(config: Config) -> Iterator[str]:

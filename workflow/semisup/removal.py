@@ -227,6 +227,11 @@ def _read_pairs(recorded: Recorded, wanted: np.ndarray) -> pd.DataFrame:
     return pd.concat([block for block in blocks if len(block)] or blocks, ignore_index=True)
 
 
+def not_kept(pairs: pa.Table, kept: pd.DataFrame) -> pa.Table:
+    """The rows of DUPLICATES of which no ``keep`` is said, nor of their image of U as a whole."""
+    return pairs.take(_not_kept(_pairs_in(pairs), kept).index.to_numpy())
+
+
 def _not_kept(pairs: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
     """Pairs of which no ``keep`` is said, nor of their image of U as a whole."""
     as_a_whole = kept["identity"][kept["evaluation"] < 0]

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import functools
+import hashlib
 import os
 import resource
 from collections import Counter
@@ -109,6 +110,12 @@ def samples_path(manifest: Path) -> Path:
     """The samples table that stands beside a manifest."""
     name = manifest.name.replace("manifest-", "samples-").removesuffix(".json")
     return manifest.with_name(f"{name}.parquet")
+
+
+def digest_index(manifests: Iterable[Path]) -> str:
+    """Of the samples of all parts: what their manifests say of the tables."""
+    sha256s = [tables.read_json(manifest)["samples_sha256"] for manifest in manifests]
+    return hashlib.sha256("".join(sha256s).encode()).hexdigest()
 
 
 def read_samples(manifests: Iterable[Path], columns: list[str] | None = None) -> Samples:

@@ -67,6 +67,13 @@ class Selections(Duplicates):
         duplicates = self.config.duplicates
         return [duplicates.remove.reviewed] if duplicates and duplicates.remove.reviewed else []
 
+    def reviewed_manifests(self, wildcards: Wildcards) -> list[str]:
+        """Of the evaluation sets a review is about."""
+        return self.evaluation_manifests(wildcards) if self.reviewed() else []
+
+    def reviewed_samples(self, wildcards: Wildcards) -> list[str]:
+        return self.evaluation_samples(wildcards) if self.reviewed() else []
+
     def select(self, wildcards: Wildcards) -> str:
         selection, duplicates = self._selection(wildcards), self.config.duplicates
         return settings.Select(

@@ -20,7 +20,8 @@ from semisup.leaks import (
     read_decoded,
     read_hashes,
 )
-from semisup.removal import read_closest
+from semisup.removal import not_kept, read_closest
+from semisup.reviews import read_decisions
 from semisup.steps import run
 from semisup.tables import DataError
 
@@ -35,8 +36,9 @@ def main(
 ) -> None:
     """Write the evaluation images that are leaked, and what was called close.
 
-    By features, or by the same pixels: these may lie beyond the cut, or have no feature at all.
-    Of U by features alone: comparing a billion hashes is left out, what is selected is not.
+    By features, or by the same pixels: these may lie beyond the cut, or have no feature at all. A pair
+    of U that a person has looked at and kept is no leak. Of U by features alone: comparing a billion
+    hashes is left out, what is selected is not.
     """
     features = results / "features" / settings.descriptor
     evaluation = {
@@ -55,6 +57,9 @@ def main(
         pairs = tables.read_table(results / f"duplicates/{name}/pairs.parquet", schemas.DUPLICATES)
         if len(pairs) == settings.max_pairs:  # more may have been dropped
             complete_to[name] = float(pairs["distance"][-1].as_py())
+        if settings.remove.reviewed and name in settings.unlabeled:
+            decisions = read_decisions(Path(settings.remove.reviewed), name)
+            pairs = not_kept(pairs, decisions[~decisions["removes"]])
         images = _parts(features / name, "images", settings.num_parts[name])
         copies = results / f"duplicates/{name}/copies.parquet"
         if name in settings.unlabeled:
@@ -98,13 +103,25 @@ def _parts(folder: Path, table: str, num_parts: int) -> list[Path]:
 
 
 def _cut(settings: settings.MeasureLeaks, results: Path, unlabeled: str) -> float:
-    """The distance of the last image that distances remove; of all recorded if none does."""
+    """The distance of the last image that is removed by its distance, else by a review; if neither
+    removes any, of all recorded."""
     remove = settings.remove
     nearest = _parts(results / "duplicates" / unlabeled, "nearest", settings.num_parts[unlabeled])
     if not remove.closest and remove.max_distance is None:
-        return settings.record_distance
+        reviewed = Path(remove.reviewed) if remove.reviewed else None
+        apart = _removed_by(reviewed, unlabeled, results) if reviewed else np.empty(0)
+        return float(apart.max(initial=-1)) if len(apart) else settings.record_distance
     _, removed = read_closest(nearest, remove.closest, remove.max_distance)
     return max(float(removed.max(initial=0)), remove.max_distance or 0.0)
+
+
+def _removed_by(reviewed: Path, unlabeled: str, results: Path) -> np.ndarray:
+    """How far apart the recorded pairs are whose image of U a person removes: of each the closest."""
+    decisions = read_decisions(reviewed, unlabeled)
+    removed = decisions["identity"][decisions["removes"]]
+    pairs = tables.read_table(results / f"duplicates/{unlabeled}/pairs.parquet", schemas.DUPLICATES)
+    identity, first = np.unique(tables.identity(pairs), return_index=True)
+    return pairs["distance"].to_numpy()[first[np.isin(identity, removed)]]
 
 
 def _not_compared(folder: Path, num_parts: int) -> dict[str, int]:

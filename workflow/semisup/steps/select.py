@@ -14,7 +14,8 @@ from semisup.changes import record_changes
 from semisup.ledger import ClassSummary, ImageCounts
 from semisup.rankings import allowed_rows, left_out, look_up, rank_by
 from semisup.removal import REASONS, Recorded, removed_images
-from semisup.samples import read_samples
+from semisup.reviews import check_evaluation_images
+from semisup.samples import digest_index, read_samples
 from semisup.scores import ScoreTable, digest_scores, merge
 from semisup.selection import (
     Cut,
@@ -43,6 +44,7 @@ def main(
     copies: list[Path],
     near_copies: list[Path],
     reviewed: list[Path],
+    reviewed_manifests: list[Path],
     selection: Path,
     removed: Path,
     summary: Path,
@@ -52,16 +54,19 @@ def main(
     """Write the selection, the images it may not contain, and a summary of both.
 
     ``classes``: the teacher's class names, one a line. ``first_nearest`` (of as many parts as there are
-    scores), ``pairs``, ``copies``, ``near_copies``, ``reviewed``: at most one file each. ``made_with``:
-    the settings and the digest of the scores, apart from the summary, so that a selection that comes
-    out the same with others makes nothing stale. Raises DataError when a reviewed image is unknown, or
-    no image is selected.
+    scores), ``pairs``, ``copies``, ``near_copies``, ``reviewed``: at most one file each;
+    ``reviewed_manifests``: of the evaluation sets, all parts, where there is a review. ``made_with``:
+    the settings and digests of the index and the scores, apart from the summary, so that a selection
+    that comes out the same with others makes nothing stale. Raises DataError when a reviewed image is
+    unknown, or no image is selected.
     """
     memory.keep_freed()
     workers = max(workers, 1)
     manifests = tables.part_paths(first_manifest, settings.num_parts)
     nearest = [p for first in first_nearest for p in tables.part_paths(first, settings.num_parts)]
     recorded = Recorded(nearest, pairs, copies, near_copies, reviewed)
+    for path in reviewed:
+        check_evaluation_images(path, reviewed_manifests)
     removal = removed_images(settings.remove, recorded, manifests)
     _write_removed(removed, removal)
     removed_ids = removal["identity"].to_numpy(np.int64)
@@ -74,7 +79,7 @@ def main(
     wanted = class_sizes(settings.variant, settings.images_per_class, num_best)
     parts = tables.part_paths(first_scores, settings.num_parts)
     allowed = allowed_rows(left_out(settings, removed_ids, failed), settings)
-    scores_digest = digest_scores(parts)
+    digests = {"index": digest_index(manifests), "scores": digest_scores(parts)}
     ranking = rank_by(settings, parts, manifests)
     cut = Cut(wanted, ranking.least)
     chosen = merge(ranking.paths, cut, allowed, workers, ranking.open_part)
@@ -89,8 +94,7 @@ def main(
     if ranking.open_part is not ScoreTable:
         log_odds, prediction_rank = look_up(parts, chosen.identity, chosen.class_id)
     write_selection(selection, chosen, log_odds, prediction_rank, names, manifests, workers)
-    of_what = {"settings": json.loads(settings.canonical()), "scores": scores_digest}
-    tables.write_json(made_with, of_what)
+    tables.write_json(made_with, {"settings": json.loads(settings.canonical()), **digests})
     record_changes(selection)
     of_classes = summarize_classes(settings, chosen, log_odds, names, wanted)
     tables.write_json(
