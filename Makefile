@@ -95,9 +95,13 @@ chaos: setup
 # Why an image is or is not in a selection: make explain KEY=... [SELECTION=top] [CONFIG=config.yaml]
 SELECTION ?= top
 CONFIG ?= config.yaml
+# A key may hold anything: as it was given it comes by the environment, where no shell reads it, and
+# make does not expand it.
+unexport KEY
+explain: export GIVEN_KEY := $(value KEY)
 explain: setup
 	@PYTHONPATH=workflow python -m semisup.questions.explain --configfile $(CONFIG) \
-		--selection "$(SELECTION)" --key '$(value KEY)'
+		--selection "$(SELECTION)" --key="$$GIVEN_KEY"
 
 # How large a selection would be: make plan K="100 1000" P="1 10" FRACTION="0.5 1" [SELECTION=top]
 K ?= 1000

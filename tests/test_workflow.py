@@ -200,16 +200,39 @@ def test_an_image_behind_the_cut_is_explained_by_its_rank_among_all(run, monkeyp
 
 
 def test_removed_and_broken_images_are_explained(run, monkeypatch, capsys):
-    copy = pd.read_parquet(run / "results/duplicates/unlabeled/copies.parquet").iloc[0]
-    index = pd.concat(
-        pd.read_parquet(p) for p in (run / "results/datasets/unlabeled").glob("samples-*")
-    ).set_index(["shard_id", "sample_index"])
-    text = explained(run, monkeypatch, capsys, index.key[(copy.shard_id, copy.sample_index)])
-    assert (
-        "removed: the same bytes as sample" in text
-        or "the same pixels" in text
-        or "not scored" in text
-    )
+    identity = ["shard_id", "sample_index"]
+    keys, places = {}, {}
+    for path in (run / "results/datasets").glob("*/samples-*"):
+        dataset = path.parent.name
+        manifest = path.with_name(path.name.replace("samples-", "manifest-")).with_suffix(".json")
+        tars = {s["shard_id"]: s["path"] for s in json.loads(manifest.read_text())["shards"]}
+        for row in pd.read_parquet(path).itertuples():
+            image = dataset, row.shard_id, row.sample_index
+            keys[image] = row.key
+            places[image] = (
+                f"{row.key} (sample {row.sample_index} of {tars[row.shard_id]}, {dataset})"
+            )
+    folder = run / "results/duplicates/unlabeled"
+    first = ["first_shard_id", "first_sample_index"]
+    matches = [f"evaluation_{name}" for name in ("dataset", *identity)]
+    why = {
+        "copy": ("copies", ["first_dataset", *first], "the same bytes as {}"),
+        "near_copy": ("near_copies", first, "close to {}, at distance {:.4f}"),
+        "duplicate_of_evaluation":
+            ("nearest-*", matches, "a near-duplicate of {}, at distance {:.4f}"),
+    }  # fmt: skip
+    removed = pd.read_parquet(run / "results/selections/top/removed.parquet")
+    assert set(removed.reason) == set(why)
+    for image in removed.groupby("reason").head(3).itertuples():
+        table, columns, sentence = why[image.reason]
+        rows = pd.concat(pd.read_parquet(path) for path in folder.glob(f"{table}.parquet"))
+        row = rows.set_index(identity).loc[(image.shard_id, image.sample_index)]
+        other = tuple(row[columns]) if len(columns) == 3 else ("unlabeled", *row[columns])
+        expected = sentence.format(places[other], row.get("distance"))
+        text = explained(
+            run, monkeypatch, capsys, keys["unlabeled", image.shard_id, image.sample_index]
+        )
+        assert f"  removed: {expected}\n" in text
     failures = pd.read_parquet(run / "results/scores/teacher/unlabeled/failures.parquet")
     bomb = failures[failures.status == "too_many_pixels"].iloc[0]
     assert "not scored: too_many_pixels" in explained(run, monkeypatch, capsys, bomb.key)
@@ -394,12 +417,31 @@ def test_a_wrong_configuration_ends_before_any_job_with_one_message(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_key_that_stands_twice_ends_it_before_any_job(tmp_path, named):
+    lines = (ROOT / "tests" / "tiny.yaml").read_text().split("\n")
+    first = lines.index("  test: {builtin: digits/test}") + 1
+    lines.insert(first, "  test: {builtin: digits/validation}")
+    config = tmp_path / "config.yaml"
+    config.write_text("\n".join(lines))
+    output = snakemake(tmp_path, *(["--configfile", str(config)] if named else []), check=False)
+    where = config if named else config.name
+    assert (
+        f"The configuration cannot work:\n  datasets.test: stands 2 times in {where}, in lines "
+        f"{first}, {first + 1}; keep one, or rename them.\n"
+    ) in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "results").exists()
+
+
 def test_the_profiles_name_only_rules_that_exist():
     rules = set(snakemake(ROOT, "--list-rules").split())
     for path in sorted(ROOT.glob("profiles/*/profile.v9+.yaml")):
         profile = yaml.safe_load(path.read_text())
         named = {*profile.get("set-resources", {}), *profile.get("set-threads", {})}
         assert named <= rules, path
+        # Snakemake's own scheduler collapses with thousands of ready jobs.
+        assert (profile["scheduler"], profile["scheduler-subsample"]) == ("greedy", 500), path
 
 
 def test_the_literal_slurm_command_finds_its_profile():

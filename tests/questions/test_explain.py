@@ -4,19 +4,21 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from small_selection import NUM_IMAGES, TOP, make_selection, prepare, write_part
+from small_selection import NUM_IMAGES, TOP, index, make_selection, prepare, write_part
 
-from semisup import schemas, tables
+from semisup import schemas, tables, tars
 from semisup.plan import Plan
 from semisup.questions import explain, sizes
 from semisup.selection import Ranked
 from semisup.tables import DataError
+from small import ROOT, make_jpeg
 
 
 def ask(
@@ -74,17 +76,85 @@ def test_scores_made_anew_are_not_explained_by_the_selection_of_others(
             ask_something(Path("config.yaml"), "top", "u0-5")
 
 
+def write_images(path: str, key: str, first: int) -> None:
+    """A tar of six images."""
+    samples = [
+        (f"{key}-{i}", {"jpg": make_jpeg(first + i), "cls": b"%d" % (i % 2)}) for i in range(6)
+    ]
+    tars.write_tar(Path(path), samples)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [["new.tar", "u-0.tar"], ["u-1.tar"]],
+        [["u-0.tar"], ["u-1.tar", "new.tar"]],
+        [["u-0.tar"], ["changed.tar"]],
+    ],
+    ids=["in front", "behind", "changed"],
+)
+def test_an_index_made_anew_is_not_looked_up_in_the_results_of_another(
+    tmp_path, monkeypatch, capsys, parts
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = prepare()
+    folder = make_selection(plan)
+    index(plan, "unlabeled", 1, ["u-1.tar"], first_shard=1)
+    assert "selected" in explained(capsys, "u0-5")
+    write_images("new.tar", "new", 100)
+    write_images("changed.tar", "u1", 200)
+    first_shard = 0
+    for part, shards in enumerate(parts):
+        index(plan, "unlabeled", part, shards, first_shard)
+        first_shard += len(shards)
+    for ask_something in (explain.main, lambda *_: sizes.main(*_[:2], "2", "1", "1")):
+        with pytest.raises(DataError, match=f"{folder}: the index was made anew .* Run snakemake"):
+            ask_something(Path("config.yaml"), "top", "u0-5")
+
+
+def test_a_selection_made_before_the_index_was_recorded_is_explained(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = make_selection(prepare()) / "settings.json"
+    made_with = tables.read_json(path)
+    del made_with["index"]
+    tables.write_json(path, made_with)
+    assert "selected" in explained(capsys, "u0-5")
+
+
+def test_a_configuration_with_a_key_that_stands_twice_is_not_asked(tmp_path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("seed: 1\nmodels: {}\nseed: 2\n")
+    with pytest.raises(
+        DataError, match=r"config\.yaml: cannot work:\n  seed: stands .* lines 1, 3;"
+    ):
+        explain.main(path, "top", "u0-5")
+
+
 def write_duplicates(plan: Plan) -> None:
-    """Of the first part: image 0 is close to test images 0 and 1, image 1 to 2; 2 is a copy of 3 and 4."""
+    """Of the first part: image 0 is close to test images 0 and 1, image 1 to 2; 2 is a copy of 3 and 4.
+
+    Of the second: image 0 is a copy of image 3 of the first, image 1 is close to its image 4.
+    """
+    write_images("test.tar", "t", 300)
+    index(plan, "test", 0, ["test.tar"])
     close = [(0, 0, 0.1), (1, 2, 0.3)]
     for part, path in enumerate(plan.selection_nearest(TOP)):
         tables.write_table(Path(path), pairs([] if part else close), schemas.NEAREST)
     rows = pairs([*close, (0, 1, 0.2)])
     rows |= {name: ["k"] * 3 for name in ("key", "evaluation_key")}
     tables.write_table(Path(plan.selection_pairs(TOP)[0]), rows, schemas.DUPLICATES)
-    copies = {"shard_id": [0, 0], "sample_index": [2, 2], "first_dataset": ["test"] * 2}
-    copies |= {"first_shard_id": [0, 0], "first_sample_index": [3, 4], "same": ["bytes", "pixels"]}
+    copies = {
+        "shard_id": [0, 0, 1], "sample_index": [2, 2, 0],
+        "first_dataset": ["test", "test", "unlabeled"],
+        "first_shard_id": [0, 0, 0], "first_sample_index": [3, 4, 3],
+        "same": ["bytes", "pixels", "bytes"],
+    }  # fmt: skip
     tables.write_table(Path(plan.selection_copies(TOP)[0]), copies, schemas.COPIES)
+    near = {"shard_id": [1], "sample_index": [1], "first_shard_id": [0], "first_sample_index": [4]}
+    path = Path(plan.selection_near_copies(TOP)[0])
+    tables.write_table(path, {**near, "distance": [0.05]}, schemas.NEAR_COPIES)
 
 
 def pairs(found: list[tuple[int, int, float]]) -> dict[str, list[Any]]:
@@ -104,16 +174,18 @@ REVIEW = "shard_id,sample_index,evaluation_dataset,evaluation_shard_id,evaluatio
 @pytest.mark.parametrize(
     ("review", "key", "expected"),
     [
-        ("", "u0-0", "a near-duplicate of sample 0 of shard 0 of test, at distance 0.1000"),
+        ("", "u0-0", "a near-duplicate of t-0 (sample 0 of test.tar, test), at distance 0.1000"),
         ("0,0,test,0,0,keep", "u0-0",
-         "a near-duplicate of sample 1 of shard 0 of test, at distance 0.2000"),
+         "a near-duplicate of t-1 (sample 1 of test.tar, test), at distance 0.2000"),
         ("0,0,test,0,0,keep\n0,0,test,0,1,remove", "u0-0",
-         "a near-duplicate of sample 1 of shard 0 of test, at distance 0.2000"),
+         "a near-duplicate of t-1 (sample 1 of test.tar, test), at distance 0.2000"),
         ("0,0,test,0,0,keep\n0,0,test,0,1,keep\n0,0,test,0,5,remove", "u0-0", "by the review"),
         ("0,1,test,0,2,remove", "u0-1", "by the review"),
         ("0,5,test,0,2,remove", "u0-5", "by the review"),
-        ("", "u0-2", "the same bytes as sample 3 of shard 0 of test"),
-        ("0,2,test,0,3,keep", "u0-2", "the same pixels as sample 4 of shard 0 of test"),
+        ("", "u0-2", "the same bytes as t-3 (sample 3 of test.tar, test)"),
+        ("0,2,test,0,3,keep", "u0-2", "the same pixels as t-4 (sample 4 of test.tar, test)"),
+        ("", "u1-0", "the same bytes as u0-3 (sample 3 of u-0.tar, unlabeled)"),
+        ("", "u1-1", "close to u0-4 (sample 4 of u-0.tar, unlabeled), at distance 0.0500"),
     ],
 )  # fmt: skip
 def test_a_removed_image_is_explained_by_what_decided(
@@ -125,6 +197,39 @@ def test_a_removed_image_is_explained_by_what_decided(
     write_duplicates(plan)
     make_selection(plan)
     assert f"  removed: {expected}\n" in explained(capsys, key)
+
+
+def test_one_of_the_closest_is_explained_by_what_it_is_close_to(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = prepare(remove={"closest": 2})
+    write_duplicates(plan)
+    make_selection(plan)
+    expected = "a near-duplicate of t-2 (sample 2 of test.tar, test), at distance 0.3000"
+    assert f"  removed: {expected}\n" in explained(capsys, "u0-1")
+
+
+@pytest.mark.parametrize("change", ["fewer images", "no index", "no such set"])
+def test_an_evaluation_image_that_is_no_longer_there_has_no_name(
+    tmp_path, monkeypatch, change
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = prepare(remove={"max_distance": 0.25})
+    write_duplicates(plan)
+    make_selection(plan)
+    if change == "fewer images":
+        tars.write_tar(Path("test.tar"), [("t-5", {"jpg": make_jpeg(5), "cls": b"0"})])
+        index(plan, "test", 0, ["test.tar"])
+    elif change == "no index":
+        Path(plan.manifests("test")[0]).unlink()
+    else:
+        text = Path("config.yaml").read_text()
+        Path("config.yaml").write_text(
+            text.replace("  test:", "  other:").replace("- test", "- other")
+        )
+    with pytest.raises(DataError, match=r"or an evaluation set was\. Run snakemake first"):
+        explain.main(Path("config.yaml"), "top", "u0-2")
 
 
 def test_where_logits_rank_the_cut_is_a_logit(tmp_path, monkeypatch, capsys) -> None:
@@ -156,6 +261,41 @@ def test_a_class_without_a_stored_score_has_none() -> None:
     log_odds, ranks = explain._of_classes(stored, np.array([0, 1], np.int16))
     np.testing.assert_array_equal(log_odds, np.array([-3, np.nan], np.float32))
     assert ranks.tolist() == [2, 0]
+
+
+def test_parts_are_searched_two_at_a_time_and_told_in_order(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_selection(prepare())
+    rows_with_key, both = explain._rows_with_key, threading.Barrier(2, timeout=60)
+    found_second = threading.Event()
+
+    def second_part_first(samples: Path, key: str) -> list[int]:
+        both.wait()
+        if samples.name == "samples-00000.parquet":
+            assert found_second.wait(60)
+            return rows_with_key(samples, "u0-3")
+        found_second.set()
+        return rows_with_key(samples, "u1-2")
+
+    monkeypatch.setattr(explain, "_rows_with_key", second_part_first)
+    told = [line for line in explained(capsys, "any").splitlines() if line.startswith("u")]
+    assert told == ["u0-3: sample 3 of u-0.tar", "u1-2: sample 2 of u-1.tar"]
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["o'brien", "-n", "--help", "$(shell touch pwned)", "$(", "a$b", "$$(touch pwned)", "a b ",
+     "`touch pwned`", "'; touch pwned; '", 'é "x" \\ # % =', "one\ntwo"],
+)  # fmt: skip
+def test_make_asks_for_a_key_as_it_is_given(tmp_path, monkeypatch, key) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_selection(prepare())
+    Path("workflow").symlink_to(ROOT / "workflow")
+    words = ["make", "-f", str(ROOT / "Makefile"), "-o", "setup", "explain", f"KEY={key}"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(words, env=os.environ | {"PATH": path}, capture_output=True, text=True)
+    assert f"error: no sample of U has the key {key!r}.\n" in done.stderr
+    assert not list(tmp_path.rglob("pwned"))
 
 
 def command(name: str, *options: str) -> "subprocess.CompletedProcess[str]":

@@ -1,7 +1,10 @@
 """Scoring shard by shard, and the accounts of what was scored."""
 
+import itertools
 import json
+import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ import torch
 from chains import SHARDS, Chain, chain, chain_tars, digest, scored, teacher
 
 from conftest import Dataset, make_jpeg
-from semisup import images, loader, models, samples, schemas, settings, tables, transforms
+from semisup import images, loader, models, passes, samples, schemas, settings, tables, transforms
+from semisup.progress import Progress
 from semisup.samples import read_samples
 from semisup.steps import count_images, score_shards
 from semisup.tables import DataError
@@ -109,6 +113,28 @@ def test_a_killed_job_goes_on_at_the_first_missing_shard_with_the_same_bytes(
     for name in ("part-00000.parquet", "images-00000.parquet"):
         assert digest(broken_off / name) == digest(chain.folder / name)
     assert not list(broken_off.rglob("*.tmp"))
+
+
+def test_progress_is_that_of_the_part_and_its_rate_that_of_the_job(
+    chain: Chain,
+    broken_off: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """`make status` takes it for the images of the part."""
+    caplog.set_level(logging.INFO, "semisup")
+    ticks = itertools.count()
+    with_ticks = partial(Progress, every_seconds=0, clock=lambda: next(ticks))
+    monkeypatch.setattr(passes, "Progress", with_ticks)
+    for folder in (broken_off, chain.folder):  # the second of its two shards is left, none is
+        score(folder, chain.manifests[0], chain.teacher)
+    lines = [line for line in caplog.messages if line.startswith("look at data")]
+    assert lines == [
+        "look at data 10/15 images  67%  3 images/s  2 s left",
+        "look at data 13/15 images  87%  3 images/s  1 s left",
+        "look at data 15/15 images 100%  3 images/s  done",
+        "look at data 15/15 images 100%  0 images/s  done",
+    ]
 
 
 def test_a_job_that_is_run_again_scores_only_what_has_changed(

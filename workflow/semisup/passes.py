@@ -115,6 +115,11 @@ def commit_shards(shards: Shards, batch_size: int, workers: int) -> None:
     made = _make(shards.samples, ids, shards.makers, batch_size, workers) if ids else ()
     for path, (_, columns) in zip(missing, made, strict=True):
         tables.write_table(path, columns, shards.schema)
+    if not ids:
+        num_images = len(_readable(shards.samples))
+        Progress(f"look at {shards.samples.dataset}", num_images, start=num_images).update(
+            num_images
+        )
 
 
 def _is_whole(path: Path, schema: pa.Schema, num_samples: int) -> bool:
@@ -133,14 +138,15 @@ def _make(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """The columns of each of these shards, one shard after the other."""
     shard_of = samples.table["shard_id"].to_numpy()
-    readable = rows_with_status(samples, tars.OK, tars.BAD_LABEL)
+    readable = _readable(samples)
     rows = readable[np.isin(shard_of[readable], shard_ids)]
     status = np.array(samples.table["status"].cast(pa.string()).to_pylist(), object)
     status[readable] = tars.OK
     reason = np.array(samples.table["reason"].to_pylist(), object)
     reason[readable] = ""
     batches, look = _observe(samples, rows, makers, batch_size, workers)
-    progress, done = Progress(f"look at {samples.dataset}", len(rows)), 0
+    done = len(readable) - len(rows)
+    progress = Progress(f"look at {samples.dataset}", len(readable), start=done)
     batch = next(batches, None)
     for shard_id in shard_ids:
         own = np.flatnonzero(shard_of == shard_id)
@@ -165,6 +171,10 @@ def _make(
         for maker in makers:
             columns |= maker.columns()
         yield shard_id, columns
+
+
+def _readable(samples: Samples) -> np.ndarray:
+    return rows_with_status(samples, tars.OK, tars.BAD_LABEL)
 
 
 def _first_row(batch: loader.Batch) -> int:

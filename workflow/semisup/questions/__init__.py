@@ -11,8 +11,10 @@ import yaml
 
 from semisup import schemas, tables
 from semisup.checks import ConfigError, load_config
+from semisup.config_errors import refuse_repeated_keys
 from semisup.plan import Plan, Wildcards
 from semisup.rankings import Ranking, left_out, rank_by
+from semisup.samples import digest_index
 from semisup.scores import digest_scores
 from semisup.settings import Select
 from semisup.tables import DataError
@@ -35,6 +37,7 @@ class Selected(NamedTuple):
 def open_selection(configfile: Path, name: str) -> Selected:
     """Raises DataError when the configuration is wrong, or the selection unknown or not made."""
     try:
+        refuse_repeated_keys(configfile)
         plan = Plan(load_config(yaml.safe_load(configfile.read_text())))
     except OSError as error:
         raise DataError(f"{configfile}: cannot be read ({error.strerror}).") from None
@@ -62,6 +65,11 @@ def open_selection(configfile: Path, name: str) -> Selected:
             f"{folder}: the scores were made anew since it was selected. Run snakemake first."
         )
     manifests = [Path(path) for path in plan.selection_manifests(wildcards)]
+    index = digest_index(manifests)
+    if made_with.get("index", index) != index:  # selections of before were made without it
+        raise DataError(
+            f"{folder}: the index was made anew since it was selected. Run snakemake first."
+        )
     removed = tables.read_table(folder / "removed.parquet", schemas.REMOVED)
     ranking = rank_by(settings, parts, manifests)
     failures = tables.read_table(Path(plan.selection_failures(wildcards)), schemas.FAILURES)

@@ -1,6 +1,8 @@
 """Why an image is or is not in a selection: `make explain KEY=... SELECTION=...`, in words."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,18 +47,21 @@ class Found(NamedTuple):
 
 def _find(selected: Selected, key: str) -> Iterator[Found]:
     """The samples with this key."""
-    for part, manifest in enumerate(selected.manifests):
-        samples = samples_path(manifest)
-        for row in _rows_with_key(samples, key):
+    samples_paths = [samples_path(manifest) for manifest in selected.manifests]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(partial(_rows_with_key, key=key), samples_paths))
+    parts = zip(selected.manifests, samples_paths, found, strict=True)
+    for part, (manifest, samples, rows) in enumerate(parts):
+        for row in rows:
             sample = tables.read_rows(samples, schemas.SAMPLES, np.array([row])).to_pylist()[0]
             shards = tables.read_json(manifest)["shards"]
             paths = {shard["shard_id"]: shard["path"] for shard in shards}
             yield Found(part, row, sample, paths[sample["shard_id"]])
 
 
-def _rows_with_key(samples: Path, key: str) -> Iterator[int]:
+def _rows_with_key(samples: Path, key: str) -> list[int]:
     """Where keys ascend, most row groups need not be read."""
-    start = 0
+    found, start = list[int](), 0
     with tables.open_table(samples, schemas.SAMPLES) as file:
         for group in range(file.num_row_groups):
             metadata = file.metadata.row_group(group)
@@ -67,8 +72,9 @@ def _rows_with_key(samples: Path, key: str) -> Iterator[int]:
                 or statistics.min <= key <= statistics.max
             ):
                 keys = file.read_row_group(group, ["key"])["key"]
-                yield from (start + np.flatnonzero(pc.equal(keys, key))).tolist()
+                found += (start + np.flatnonzero(pc.equal(keys, key))).tolist()
             start += metadata.num_rows
+    return found
 
 
 def _explain(selected: Selected, found: Found) -> Iterator[str]:

@@ -17,7 +17,13 @@ from semisup.removal import (
     deciding_copies,
     deciding_pair,
 )
+from semisup.samples import parts_of, samples_path
 from semisup.tables import DataError
+
+MADE_ANEW = (
+    "The tables of duplicates were made anew since it was selected, or an evaluation set was. "
+    "Run snakemake first."
+)
 
 
 def why_removed(selected: Selected, reason: str, identity: int) -> str:
@@ -27,19 +33,19 @@ def why_removed(selected: Selected, reason: str, identity: int) -> str:
     if reason == COPY_OF_EVALUATION:
         places = deciding_copies(recorded, manifests, identity)
         row = _any(r for r in _copies_of(recorded, identity) if _first(r) in places)
-        return f"the same {row['same']} as {_sample(*_first(row))}"
+        return f"the same {row['same']} as {_sample(selected, *_first(row))}"
+    own = tables.read_json(manifests[0])["dataset"]
     if reason == COPY:
-        own = tables.read_json(manifests[0])["dataset"]
         row = _any(r for r in _copies_of(recorded, identity) if r["first_dataset"] == own)
-        return f"the same {row['same']} as {_sample(*_first(row))}"
+        return f"the same {row['same']} as {_sample(selected, *_first(row))}"
     if reason == NEAR_COPY:
         row = _any(_rows_about(recorded.near_copies, schemas.NEAR_COPIES, identity))
-        first = f"sample {row['first_sample_index']} of shard {row['first_shard_id']}"
+        first = _sample(selected, *_first({"first_dataset": own, **row}))
         return f"close to {first}, at distance {row['distance']:.4f}"
     found = deciding_pair(remove, recorded, manifests, identity) if remove else None
     if found is None:
         return "by the review"
-    of = _sample(found["evaluation_dataset"], found["evaluation"])
+    of = _sample(selected, found["evaluation_dataset"], found["evaluation"])
     return f"a near-duplicate of {of}, at distance {found['distance']:.4f}"
 
 
@@ -50,17 +56,24 @@ def _copies_of(recorded: Recorded, identity: int) -> list[dict[str, Any]]:
 def _any(rows: Iterator[dict[str, Any]]) -> dict[str, Any]:
     for row in rows:
         return row
-    raise DataError(
-        "The tables of duplicates were made anew since it was selected. Run snakemake first."
-    )
+    raise DataError(MADE_ANEW)
 
 
 def _first(row: dict[str, Any]) -> tuple[str, int]:
     return row["first_dataset"], (row["first_shard_id"] << 32) | row["first_sample_index"]
 
 
-def _sample(dataset: str, identity: int) -> str:
-    return f"sample {identity & 0xFFFFFFFF} of shard {identity >> 32} of {dataset}"
+def _sample(selected: Selected, dataset: str, identity: int) -> str:
+    """The image by its key, and where it is. Raises DataError when the dataset has no such image now."""
+    plan = selected.plan
+    paths = plan.manifests(dataset) if dataset in plan.config.datasets else []
+    manifests = filter(Path.exists, map(Path, paths))
+    for manifest, _ in parts_of(manifests, np.array([identity])):
+        shards = tables.read_json(manifest)["shards"]
+        (tar,) = (s["path"] for s in shards if s["shard_id"] == identity >> 32)
+        for row in _rows_about([samples_path(manifest)], schemas.SAMPLES, identity):
+            return f"{row['key']} (sample {row['sample_index']} of {tar}, {dataset})"
+    raise DataError(MADE_ANEW)
 
 
 def _rows_about(paths: list[Path], schema: pa.Schema, identity: int) -> Iterator[dict[str, Any]]:
