@@ -39,7 +39,9 @@ def training(images: int) -> dict[str, Any]:
 
 
 class Run:
-    """A folder to run the pipeline in, on a cluster."""
+    """A folder to run the pipeline in, on a cluster, up to a ``target``."""
+
+    target = WEIGHTS
 
     def __init__(self, box: Box, folder: Path, train: dict[str, int] | None = None) -> None:
         self.box, self.folder = box, folder
@@ -54,7 +56,7 @@ class Run:
         command = [
             "env", "--default-signal=INT", *SNAKEMAKE, "--profile", "slurm",
             "--directory", str(self.folder), "--configfile", str(self.folder / "config.yaml"),
-            *arguments, "--", WEIGHTS,
+            *arguments, "--", self.target,
         ]  # fmt: skip
         with open(self.folder / "snakemake.log", "a") as output:
             return subprocess.Popen(
@@ -62,6 +64,10 @@ class Run:
                 stderr=output, env=environment() | {"SEMISUP_SITE": str(self.site)},
                 start_new_session=True,
             )  # fmt: skip
+
+    def configure(self, **values: Any) -> None:
+        self.config |= values
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
 
     def change_recipe(self, **values: Any) -> None:
         self.config["recipes"]["short"] |= values
@@ -73,6 +79,12 @@ class Run:
         said = (self.folder / "snakemake.log").read_text()
         assert found == status, said[-6000:]
         return said
+
+    def finish_here(self) -> None:
+        """Without the cluster, which changes no byte."""
+        command = [*SNAKEMAKE, "--cores", "2", "--directory", str(self.folder)]
+        command += ["--configfile", str(self.folder / "config.yaml"), "--", self.target]
+        subprocess.run(command, env=environment(), cwd=ROOT, check=True, capture_output=True)
 
     def wait_for_checkpoint(self) -> str:
         """Returns the Slurm job that trains, once it has something to lose."""

@@ -1,10 +1,11 @@
 """What happens on clusters, happening: every time all that is made is that of a calm run, byte by byte.
 
-Each test disturbs a training that has a checkpoint, and lets the profile or a second start mend it.
+Most disturb a training that has a checkpoint; they let the profile or a second start mend it.
 """
 
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,33 @@ def test_a_job_that_is_cancelled_from_outside_is_tried_again(run: Run, calm: Pat
     run.box.say("scancel", run.wait_for_checkpoint())
     assert "Trying to restart" in run.finish(snakemake)
     run.check_end(calm)
+
+
+def test_a_selection_whose_jobs_are_disturbed_has_the_same_tables_and_tars(
+    box: Box, calm: Path, tmp_path: Path
+) -> None:
+    """The node that scores U dies, selecting is cancelled, packing is queued again."""
+    runs = [Run(box, shutil.copytree(calm, tmp_path / name)) for name in ("undisturbed", "run")]
+    for each in runs:
+        each.configure(duplicates=None)
+        each.target = "results/shards/top/manifest-00000.json"
+    undisturbed, run = runs
+    undisturbed.finish_here()
+    to_come = {
+        "score_shards": lambda job: box.kill_node(box.say("squeue", "-h", "-j", job, "-o", "%B")),
+        "select": lambda job: box.say("scancel", job),
+        "pack_selection": lambda job: box.say("scontrol", "requeue", job),
+    }
+    snakemake = run.start()
+    while to_come and snakemake.poll() is None:
+        running = box.say("squeue", "-h", "-t", "R", "-o", "%i %k").splitlines()
+        for job, what in (line.split() for line in running):
+            if rule := next((each for each in to_come if f"rule_{each}_" in what), None):
+                to_come.pop(rule)(job)
+        time.sleep(0.1)
+    assert not to_come
+    run.finish(snakemake)
+    run.check_end(undisturbed.folder)
 
 
 def test_a_job_that_is_requeued_goes_on(run: Run, calm: Path) -> None:
@@ -84,6 +112,9 @@ def test_two_nodes_lose_one_and_go_on_with_another(run: Run, box: Box, tmp_path:
     run.finish(snakemake)
     log = run.folder / "results" / "logs" / "train" / "teacher.log"
     assert "on g1 g3, ranks meet at g1" in log.read_text()
+    of_ranks = run.folder.glob("results/models/teacher/train/logs/*")
+    nodes = sorted(folder.name.partition("-")[2] for folder in of_ranks)
+    assert nodes == ["g1", "g2", "restart1-g1", "restart1-g3"]
     run.check_end(undisturbed.folder)
 
 
