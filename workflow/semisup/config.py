@@ -225,7 +225,8 @@ class Selection(Section):
     rank_by: Literal["softmax", "logit"] = Field(
         "softmax",
         description="What ranks the images of a class: the softmax probability (as log-odds, which "
-        "resolve it near 1), or the raw logit (stored to 1/4096).",
+        "resolve it near 1), or the raw logit (stored to 1/4096: about one image in 20,000 at the cut is "
+        "another than by exact logits).",
     )
     min_score: float = Field(
         0.0, ge=0, lt=1, description="Softmax probability an image must reach for its class."
@@ -404,7 +405,9 @@ class Duplicates(Section):
         None,
         description="A teacher: in the pass in which it scores an unlabelled dataset, the features "
         "are made too, from one decoding (and one forward pass where it is the descriptor). "
-        "Default: a pass of their own, which another teacher does not repeat.",
+        "Default: a pass of their own, which another teacher does not repeat. With it a part in which a "
+        "tar is new, changed or moved is scored whole again; without it such a tar alone (features are "
+        "made by part either way).",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "float32", description="Of the descriptor's forward pass, as in `score`."
