@@ -115,11 +115,9 @@ def commit_shards(shards: Shards, batch_size: int, workers: int) -> None:
     made = _make(shards.samples, ids, shards.makers, batch_size, workers) if ids else ()
     for path, (_, columns) in zip(missing, made, strict=True):
         tables.write_table(path, columns, shards.schema)
-    if not ids:
-        num_images = len(_readable(shards.samples))
-        Progress(f"look at {shards.samples.dataset}", num_images, start=num_images).update(
-            num_images
-        )
+    if not ids:  # nobody has said how many images the part has: `make status` counts what is said
+        total = len(_readable(shards.samples))
+        Progress(f"look at {shards.samples.dataset}", total, start=total).update(total)
 
 
 def _is_whole(path: Path, schema: pa.Schema, num_samples: int) -> bool:
