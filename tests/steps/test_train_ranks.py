@@ -156,45 +156,36 @@ def test_one_rank_goes_on_where_two_were_stopped(tmp_path, calm):
     assert metrics.images.iloc[-1] == 100
 
 
-def test_a_rank_that_fails_stops_all(tmp_path, calm):
-    failing = f"""
-import os
-from semisup import optim
-set_learning_rate = optim.set_learning_rate
-def fail(optimizer, recipe, images):
-    if os.environ["RANK"] == "1" and images >= 40:
-        raise MemoryError("rank 1 has no memory left")
-    return set_learning_rate(optimizer, recipe, images)
-optim.set_learning_rate = fail
-{STEP}
-"""
-    process = Run(tmp_path, calm[0], of_recipe(), failing).start(2)
-    _, text = process.communicate(timeout=100)
-    assert process.returncode != 0
-    assert "rank 1 has no memory left" in text
-    assert "model train: rank 1 of 2, in step 6" in text
+FAILS = 'raise MemoryError("rank 1 has no memory left")'
+HANGS = "signal.signal(signal.SIGTERM, signal.SIG_DFL), time.sleep(1000)"
 
 
-def test_ranks_that_wait_in_vain_say_where(tmp_path, calm):
-    """For one that hangs they wait ten minutes; here three seconds."""
-    hanging = f"""
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (FAILS, ["rank 1 has no memory left", "model train: rank 1 of 2, in step 6"]),
+        (HANGS, ["model train: rank 0 of 2, in step 6"]),  # who waits in vain says where
+    ],
+)
+def test_a_rank_in_trouble_stops_all(tmp_path, calm, trouble: str, said: list[str]):
+    """For one that hangs the others wait ten minutes; here three seconds."""
+    troubled = f"""
 import os, signal, time
 from datetime import timedelta
 from semisup import distributed, optim
 distributed.TIMEOUT = timedelta(seconds=3)
 set_learning_rate = optim.set_learning_rate
-def hang(optimizer, recipe, images):
+def in_trouble(optimizer, recipe, images):
     if os.environ["RANK"] == "1" and images >= 40:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        time.sleep(1000)
+        {trouble}
     return set_learning_rate(optimizer, recipe, images)
-optim.set_learning_rate = hang
+optim.set_learning_rate = in_trouble
 {STEP}
 """
-    process = Run(tmp_path, calm[0], of_recipe(), hanging).start(2)
+    process = Run(tmp_path, calm[0], of_recipe(), troubled).start(2)
     _, text = process.communicate(timeout=100)
     assert process.returncode != 0
-    assert "model train: rank 0 of 2, in step 6" in text
+    assert all(each in text for each in said), text
 
 
 def test_a_loss_that_is_not_finite_stops_all_ranks_with_the_step(tmp_path, calm):
