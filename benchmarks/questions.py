@@ -1,9 +1,10 @@
 """`make explain` and `make plan` on 10 million images: `questions.py FOLDER [IMAGES]`.
 
 Ten parts of a hundred shards of 10,000 images (IMAGES for a try, whose times are not kept), P = 10,
-1,000 classes. Seconds are those of the whole command, Python's start included.
+1,000 classes; keys ascend in the first five parts and are hashes in the others. Seconds are those of the whole command, Python's start included.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -77,8 +78,13 @@ def keys_of(selection: str, images_per_shard: int) -> dict[str, str]:
     return {
         "the best of its class": chosen["key"][0].as_py(),
         "the last of its class": chosen["key"][last].as_py(),
-        "any": f"{777 * images_per_shard + 7 * images_per_shard // 9:012d}",
+        "one whose key ascends": key_of(123 * images_per_shard + 456 * images_per_shard // 1000, 1),
+        "one whose key is a hash": key_of(777 * images_per_shard + 7 * images_per_shard // 9, 7),
     }
+
+
+def key_of(image: int, part: int) -> str:
+    return f"{image:012d}" if part < NUM_PARTS // 2 else hashlib.md5(b"%d" % image).hexdigest()
 
 
 def seconds_of(selection: str, question: str, options: dict[str, str]) -> float:
@@ -141,7 +147,7 @@ def make_part(part: int, manifest: Path, path: Path, images_per_shard: int) -> N
     }
     index = {
         **place,
-        "key": [f"{i:012d}" for i in image + part * num_images],
+        "key": [key_of(i, part) for i in (image + part * num_images).tolist()],
         "extension": ["jpg"] * num_images,
         "offset": image % images_per_shard * 50_000,
         "size_bytes": rng.integers(10_000, 90_000, num_images),

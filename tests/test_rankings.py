@@ -5,28 +5,35 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semisup import schemas, tables
 from semisup.rankings import LogitTable, _match, look_up
 from semisup.scores import merge, write_scores
-from semisup.selection import Cut, Ranked
+from semisup.selection import TIERS, Cut, Ranked
 
 
-def test_of_equal_logits_the_first_image_is_chosen_whatever_its_log_odds(tmp_path: Path) -> None:
-    log_odds = np.array([20, 21], np.float32)  # softmax 1.0 and 1.0 in float32
+@pytest.mark.parametrize("num_images", [2, 3 * TIERS[0]])
+def test_of_equal_logits_the_first_images_are_chosen_whatever_their_log_odds(
+    tmp_path: Path, num_images: int
+) -> None:
+    """Log-odds from 40 on, a softmax of 1 in float32, the last image in the first tier."""
     path = tmp_path / "part-00000.parquet"
-    rows = Ranked(np.zeros(2, np.int16), log_odds, np.arange(2), np.ones(2, np.int8))
-    write_scores(path, rows)
+    identity = np.arange(num_images)
+    log_odds = (40 + identity).astype(np.float32)
+    ranks = np.ones(num_images, np.int8)
+    write_scores(path, Ranked(np.zeros(num_images, np.int16), log_odds, identity, ranks))
     columns = {
-        "shard_id": [0, 0], "sample_index": [0, 1], "logsumexp": np.ones(2, np.float32),
-        "status": ["ok"] * 2, "reason": [""] * 2,
+        "shard_id": np.zeros(num_images, np.int32), "sample_index": identity.astype(np.int32),
+        "logsumexp": np.ones(num_images, np.float32), "status": ["ok"] * num_images, "reason": [""] * num_images,
     }  # fmt: skip
     tables.write_table(tmp_path / "images-00000.parquet", columns, schemas.IMAGES)
     by_logit = partial(LogitTable, min_log_odds=-np.inf)
-    for k, chosen in ((1, [0]), (2, [0, 1])):
-        assert merge([path], Cut(np.array([k])), open_part=by_logit).identity.tolist() == chosen
+    for k in (1, 2, num_images - 1, num_images):
+        chosen = merge([path], Cut(np.array([k])), open_part=by_logit)
+        assert chosen.identity.tolist() == list(range(k))
 
 
 CLASSES = [0, 1, 300, 2**15 - 1]

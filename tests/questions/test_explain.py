@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -263,23 +262,14 @@ def test_a_class_without_a_stored_score_has_none() -> None:
     assert ranks.tolist() == [2, 0]
 
 
-def test_parts_are_searched_two_at_a_time_and_told_in_order(tmp_path, monkeypatch, capsys) -> None:
+def test_a_key_of_two_samples_is_told_of_both(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    make_selection(prepare())
-    rows_with_key, both = explain._rows_with_key, threading.Barrier(2, timeout=60)
-    found_second = threading.Event()
-
-    def second_part_first(samples: Path, key: str) -> list[int]:
-        both.wait()
-        if samples.name == "samples-00000.parquet":
-            assert found_second.wait(60)
-            return rows_with_key(samples, "u0-3")
-        found_second.set()
-        return rows_with_key(samples, "u1-2")
-
-    monkeypatch.setattr(explain, "_rows_with_key", second_part_first)
-    told = [line for line in explained(capsys, "any").splitlines() if line.startswith("u")]
-    assert told == ["u0-3: sample 3 of u-0.tar", "u1-2: sample 2 of u-1.tar"]
+    plan = prepare()
+    write_images("u-1.tar", "u0", 50)
+    index(plan, "unlabeled", 1, ["u-1.tar"], first_shard=1)
+    make_selection(plan)
+    told = [line for line in explained(capsys, "u0-3").splitlines() if line.startswith("u")]
+    assert told == ["u0-3: sample 3 of u-0.tar", "u0-3: sample 3 of u-1.tar"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ By log-odds, as they are stored; else by raw logits, or by chance. What is best 
 behind by log-odds, so a merge reads every part whole, twice, and takes as long as that.
 """
 
+import functools
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 
 from semisup import schemas, tables
 from semisup.samples import samples_path
-from semisup.scores import DAMAGED, NO_END, Allowed, OpenPart, Rows, ScoreTable, Tier
+from semisup.scores import DAMAGED, EVERY, NO_END, Allowed, OpenPart, Rows, ScoreTable, Tier
 from semisup.selection import Ranked, concatenate, contains, drawn, lowest_log_odds, random_bits
 from semisup.settings import Select
 from semisup.tables import DataError
@@ -59,65 +60,55 @@ def allowed_rows(left_out: np.ndarray, settings: Select) -> Allowed | None:
     return allowed
 
 
-ONE_TIER = [Tier([], NO_END)]
-
-
-class Unordered(Rows):
-    """Rows sorted by class alone, put in the order of their identities when some are taken."""
-
-    def take(self, at: np.ndarray) -> Ranked:
-        rows = super().take(at)
-        return rows.take(order_by_class(rows))
-
-
 class LogitTable:
-    """The scores of one part, by raw logits in the place of log-odds."""
+    """The scores of one part, by raw logits in the place of log-odds, in the tiers of the log-odds."""
 
-    tiers = ONE_TIER
+    ordered = False
 
     def __init__(self, path: Path, min_log_odds: float) -> None:
         self.path, self.min_log_odds = path, min_log_odds
+        self._images = path.with_name(path.name.replace("part-", "images-"))
+        self._table = ScoreTable(path)
+        self.tiers = self._table.tiers
 
     def read(self, tier: int, classes: np.ndarray | None = None) -> Rows:
-        """All rows, or those of ``classes``. Raises DataError when a score or a logsumexp is not finite."""
-        rows = read_scores(self.path, classes)
+        """A tier, or its rows of ``classes``. Raises DataError when a score or a logsumexp is not finite."""
+        rows = read_tier(self._table, tier, classes)
         if self.min_log_odds > -np.inf:
             rows = rows.take(np.flatnonzero(rows.log_odds >= self.min_log_odds))
-        by_class = np.argsort(rows.class_id, kind="stable")  # a radix sort, as the ids have 16 bits
-        return Unordered(*_in_memory(self._by_logit(rows.take(by_class))))
+        return _in_memory(self._by_logit(rows))
 
-    def rows_of(self, identity: int) -> Ranked:
-        """The rows of one image."""
-        return self._by_logit(ScoreTable(self.path).rows_of(identity))
+    def ranked(self, identity: int, stored: Ranked) -> Ranked:
+        """The rows of one image, by the logits of its scores."""
+        return self._by_logit(stored)
 
     def _by_logit(self, rows: Ranked) -> Ranked:
         log_softmax = -np.logaddexp(0, -rows.log_odds.astype(np.float64))
-        logit = log_softmax + self._logsumexp(rows.identity)
+        first_row, logsumexp = _read_logsumexp(self._images)
+        at = first_row.take(rows.identity >> 32) + (rows.identity & 0xFFFFFFFF)
+        logit = log_softmax + logsumexp.take(at)
         return rows._replace(log_odds=logit.astype(np.float32) + np.float32(0))
 
-    def _logsumexp(self, identity: np.ndarray) -> np.ndarray:
-        path = self.path.with_name(self.path.name.replace("part-", "images-"))
-        images = tables.read_table(path, schemas.IMAGES, ["shard_id", "logsumexp"])
-        if not len(images):
-            return np.empty(0, np.float32)
-        # Samples of a shard are numbered without a gap.
-        first_row = np.searchsorted(
-            images["shard_id"], np.arange(images["shard_id"][-1].as_py() + 1)
-        )
-        rows = first_row.take(identity >> 32) + (identity & 0xFFFFFFFF)
-        logsumexp = images["logsumexp"].to_numpy().take(rows)
-        if not np.isfinite(logsumexp).all():
-            raise DataError(f"{path}: logsumexp is not finite. {DAMAGED}")
-        return logsumexp
+
+@functools.lru_cache(maxsize=8)  # the tiers of a part are read one after the other
+def _read_logsumexp(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The first row of each shard id, as samples of a shard are numbered without a gap; and the column."""
+    images = tables.read_table(path, schemas.IMAGES, ["shard_id", "logsumexp"])
+    logsumexp = images["logsumexp"].to_numpy()
+    if not np.isfinite(logsumexp).all():
+        raise DataError(f"{path}: logsumexp is not finite. {DAMAGED}")
+    shard_id = images["shard_id"].to_numpy()
+    return np.searchsorted(shard_id, np.arange(shard_id[-1:].sum() + 1)), logsumexp
 
 
 class TagTable:
     """The images of one part by their labels, in a random order in the place of log-odds."""
 
-    tiers = ONE_TIER
+    ordered = True
 
     def __init__(self, samples: Path, tags: list[int], seed: int) -> None:
         """``tags``: the class each label of the samples means, or -1."""
+        self.tiers = [Tier([], NO_END)]
         self.path, self.tags, self.seed = samples, np.array([*tags, -1], np.int16), seed
 
     def read(self, tier: int, classes: np.ndarray | None = None) -> Rows:
@@ -130,20 +121,11 @@ class TagTable:
         tagged = np.flatnonzero(class_id >= 0)
         return _in_memory(rows.take(tagged[np.argsort(class_id[tagged], kind="stable")]))
 
-    def rows_of(self, identity: int) -> Ranked:
-        """The row of one image, if it has a label."""
+    def ranked(self, identity: int, stored: Ranked) -> Ranked:
+        """The row of one image, if it has a label; its scores do not matter."""
         rows = self.read(0)
-        everything = rows.take(np.arange(len(rows.class_id)))
+        everything = rows.take(EVERY)
         return everything.take(np.flatnonzero(everything.identity == identity))
-
-
-def order_by_class(rows: Ranked) -> np.ndarray:
-    """The order of rows by class, then identity, which no two rows share: one sort of integers."""
-    if not len(rows.class_id):
-        return np.empty(0, np.int64)
-    shard_id, sample_index = tables.split_identity(rows.identity)
-    place = (shard_id - shard_id.min()) * (sample_index.max() + np.int64(1)) + sample_index
-    return np.argsort((rows.class_id.astype(np.int64) << 48) | place)
 
 
 def _in_memory(rows: Ranked) -> Rows:
@@ -155,16 +137,17 @@ def read_scores(path: Path, classes: np.ndarray | None = None) -> Ranked:
     """All scores of a part in the order of the file; or those of ``classes``, class by class in each
     tier."""
     table = ScoreTable(path)
+    return concatenate([read_tier(table, tier, classes) for tier in range(len(table.tiers))])
 
-    def read(tier: int) -> Ranked:
-        rows = table.read(tier, classes)
-        if classes is None:
-            return rows.take(np.arange(len(rows.class_id)))
-        ends = (np.searchsorted(rows.class_id, classes, side) for side in ("left", "right"))
-        runs = [np.arange(*run) for run in zip(*ends, strict=True)]
-        return rows.take(np.concatenate([np.empty(0, np.int64), *runs]))
 
-    return concatenate([read(tier) for tier in range(len(table.tiers))])
+def read_tier(table: ScoreTable, tier: int, classes: np.ndarray | None) -> Ranked:
+    """All rows of a tier, or those of ``classes``."""
+    rows = table.read(tier, classes)
+    if classes is None:
+        return rows.take(EVERY)
+    ends = (np.searchsorted(rows.class_id, np.unique(classes), side) for side in ("left", "right"))
+    runs = [np.arange(*run) for run in zip(*ends, strict=True)]
+    return rows.take(np.concatenate([np.empty(0, np.int64), *runs]))
 
 
 def look_up(

@@ -6,7 +6,8 @@ them. Columns are non-null unless said. The row order is part of each format.
 
 How a column is stored is chosen by measurement (benchmarks/README.md): ``delta`` for what ascends,
 ``dictionary`` for what repeats or has few values, ``split`` (byte streams) for float32. zstd, and
-lz4 for what the merge of a billion images reads.
+lz4 for what the merge of a billion images reads. A text to ``find_by`` has a Bloom filter, a byte a row
+(lookup.py).
 """
 
 import pyarrow as pa
@@ -19,10 +20,13 @@ def _field(
     nullable: bool = False,
     encoding: str = "",
     compression: str = "zstd",
+    find_by: bool = False,
 ) -> pa.Field:
     if not encoding and (pa.types.is_string(type) or pa.types.is_dictionary(type)):
         encoding = "dictionary"
     metadata = {"doc": doc, "encoding": encoding, "compression": compression}
+    if find_by:
+        metadata["find_by"] = "yes"
     return pa.field(name, type, nullable=nullable, metadata=metadata)
 
 
@@ -48,7 +52,12 @@ STATUS = [
 SAMPLES = pa.schema(
     [
         *IDENTITY,
-        _field("key", pa.string(), "WebDataset key: the member's path up to the first dot"),
+        _field(
+            "key",
+            pa.string(),
+            "WebDataset key: the member's path up to the first dot",
+            find_by=True,
+        ),
         _field(
             "extension", pa.string(), "of the image member, lower case: jpg, png, ...; or empty"
         ),

@@ -104,18 +104,28 @@ class Tier(NamedTuple):
     size: int  # ranks it covers: a class with fewer rows ends in it
 
 
+At = np.ndarray | slice
+"""Positions."""
+
+EVERY = slice(None)
+
+
+def pick(column: np.ndarray, at: At) -> np.ndarray:
+    return column[at] if isinstance(at, slice) else column.take(at)  # faster than the brackets
+
+
 class Rows(NamedTuple):
     """Rows sorted by class. The other columns are functions of positions, read when asked for."""
 
     class_id: np.ndarray
     log_odds: np.ndarray
-    identity: Callable[[np.ndarray], np.ndarray]
-    prediction_rank: Callable[[np.ndarray], np.ndarray]
+    identity: Callable[[At], np.ndarray]
+    prediction_rank: Callable[[At], np.ndarray]
 
-    def take(self, at: np.ndarray) -> Ranked:
+    def take(self, at: At) -> Ranked:
         return Ranked(
-            self.class_id.take(at),
-            self.log_odds.take(at),
+            pick(self.class_id, at),
+            pick(self.log_odds, at),
             self.identity(at),
             self.prediction_rank(at),
         )
@@ -126,25 +136,31 @@ Allowed = Callable[[Rows, np.ndarray], np.ndarray]
 
 
 class Part(Protocol):
-    """What a merge reads: rows of one part of U, the best of each class in the first tier."""
+    """What a merge reads: rows of one part of U, in tiers that each class fills one after the other.
+
+    ``ordered``: what ranks them made the tiers, so the best of each class are in the first.
+    """
 
     path: Path
     tiers: list[Tier]
+    ordered: bool
 
     def read(self, tier: int, classes: np.ndarray | None = None) -> Rows:
-        """A tier; with ``classes``, at least the rows of these.
+        """A tier, sorted by class; with ``classes``, at least the rows of these.
 
-        Of rows that are taken, those of a class with equal scores come in the order of identities.
+        Where ``ordered``, those of a class with equal scores come in the order of identities.
         """
         ...
 
-    def rows_of(self, identity: int) -> Ranked:
-        """The rows of one image, whatever else they have to pass."""
+    def ranked(self, identity: int, stored: Ranked) -> Ranked:
+        """The rows of one image, whose scores are ``stored``, whatever else they have to pass."""
         ...
 
 
 class ScoreTable:
     """The scores of one part, read tier by tier. Raises DataError when they are not scores."""
+
+    ordered = True
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -210,13 +226,17 @@ class ScoreTable:
         return Rows(
             class_id,
             log_odds,
-            lambda at: tables.join_identity(*(column.take(at) for column in others()[:2])),
-            lambda at: others()[2].take(at),
+            lambda at: tables.join_identity(*(pick(column, at) for column in others()[:2])),
+            lambda at: pick(others()[2], at),
         )
 
     def _may_hold(self, group: int, classes: np.ndarray) -> bool:
         range_ = self.metadata.row_group(group).column(0).statistics  # sorted by class
         return range_ is None or bool(np.any((range_.min <= classes) & (classes <= range_.max)))
+
+    def ranked(self, identity: int, stored: Ranked) -> Ranked:
+        """The rows of one image: its scores as they are."""
+        return stored
 
     def rows_of(self, identity: int, threads: int = 2) -> Ranked:
         """The rows of one image, for which all rows are searched."""
@@ -310,7 +330,7 @@ def find(
                 f"{num_classes} classes. {DAMAGED}"
             )
         lengths = class_lengths(class_id, num_classes)
-        reach[number] = next_at_most(log_odds, lengths, parts[number].tiers[tier].size)
+        reach[number] = _reach(parts[number], tier, log_odds, lengths)
         found = (each.positions(rows, lengths, each.cut.floor) for each in wanted)
         return [(class_id.take(at), log_odds.take(at)) for at in found]
 
@@ -332,22 +352,40 @@ def gather(
     pool: ThreadPoolExecutor,
     threads: int,
 ) -> Iterator[list[list[Ranked]]]:
-    """Of each part, for each of ``wanted``: the rows not below the floor of their class, tier by tier."""
+    """Of each part, for each of ``wanted``: the rows not below the floor of their class, tier by tier.
+
+    Of rows of a class with equal scores the first by identity comes first.
+    """
 
     def read(part: Part) -> list[list[Ranked]]:
         blocks: list[list[Ranked]] = [[] for _ in wanted]
-        for tier, (_, size) in enumerate(part.tiers):
+        for tier in range(len(part.tiers)):
             rows = part.read(tier)
             lengths = class_lengths(rows.class_id, len(floors[0]))
             for each, floor, own in zip(wanted, floors, blocks, strict=True):
                 if len(at := each.positions(rows, lengths, floor)):
                     own.append(rows.take(at))
-            reach = next_at_most(rows.log_odds, lengths, size)
+            reach = _reach(part, tier, rows.log_odds, lengths)
             if not np.any(reach >= np.min(floors, axis=0)):
                 break
-        return blocks
+        return blocks if part.ordered else [[_by_identity(concatenate(own))] for own in blocks]
 
     return _ahead(pool, threads, read, parts)
+
+
+def _reach(part: Part, tier: int, log_odds: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """What the rows of each class in the next tier of a part can reach; NaN where there are none."""
+    at_most = next_at_most(log_odds, lengths, part.tiers[tier].size)
+    return at_most if part.ordered else np.where(np.isnan(at_most), at_most, np.inf)
+
+
+def _by_identity(rows: Ranked) -> Ranked:
+    """Rows by class, those of a class by identity, which no two share: one sort of integers."""
+    if not len(rows.class_id):
+        return rows
+    shard_id, sample_index = tables.split_identity(rows.identity)
+    place = (shard_id - shard_id.min()) * (sample_index.max() + np.int64(1)) + sample_index
+    return rows.take(np.argsort((rows.class_id.astype(np.int64) << 48) | place))
 
 
 def count_ahead(
@@ -374,7 +412,7 @@ def _count_in_part(part: Part, own: Ranked, allowed: Allowed | None) -> np.ndarr
         for i in np.flatnonzero(deeper).tolist():
             scores = log_odds[starts[i] : ends[i]]
             at = starts[i] + np.flatnonzero(scores >= own.log_odds[i])
-            deeper[i] = len(scores) == size and len(at) == len(scores)
+            deeper[i] = len(scores) == size and (len(at) == size or not part.ordered)
             if allowed:
                 at = allowed(rows, at)
             tied = at[log_odds[at] == own.log_odds[i]]

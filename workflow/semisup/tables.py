@@ -39,6 +39,8 @@ ROW_GROUP = 262_144
 IDENTITY = ["shard_id", "sample_index"]
 ENCODINGS = {"delta": "DELTA_BINARY_PACKED", "split": "BYTE_STREAM_SPLIT"}
 
+FALSE_POSITIVES = 0.026
+"""Of a Bloom filter with a byte for each row of ROW_GROUP, a power of two: 0.6321 ** 8."""
 
 DAMAGES = (pa.ArrowException, OSError, ValueError, IndexError)
 """What reading a damaged table raises: of a flipped bit in a footer, texts that are none, and more."""
@@ -116,7 +118,8 @@ def write_table(
     ]
     if sum(lengths) != len(table):
         raise ValueError(f"{path}: row groups of {sum(lengths)} rows for {len(table)}")
-    with atomic_path(path) as temporary, _open_writer(temporary, schema) as writer:
+    longest = max(lengths)
+    with atomic_path(path) as temporary, _open_writer(temporary, schema, longest) as writer:
         start = 0
         for length in lengths:
             writer.write_table(table.slice(start, length), row_group_size=max(length, 1))
@@ -132,7 +135,7 @@ def write_blocks(
 
     Memory: a row group, a block, and the column ``shard_id``, which there must be.
     """
-    with atomic_path(path) as temporary, _open_writer(temporary, schema) as writer:
+    with atomic_path(path) as temporary, _open_writer(temporary, schema, row_group) as writer:
         waiting = schema.empty_table()
         shard_ids = [waiting.select(["shard_id"])]
         for block in blocks:
@@ -157,7 +160,8 @@ def _conform(path: Path, columns: dict[str, Any], schema: pa.Schema) -> pa.Table
     return table
 
 
-def _open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+def _open_writer(path: Path, schema: pa.Schema, row_group: int) -> pq.ParquetWriter:
+    bloom_filter = {"ndv": max(row_group, 1), "fpp": FALSE_POSITIVES}
     return pq.ParquetWriter(
         path,
         schema,
@@ -168,6 +172,7 @@ def _open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
             for f in schema
             if _storage(f, "encoding") in ENCODINGS
         },
+        bloom_filter_options={f.name: bloom_filter for f in schema if _storage(f, "find_by")},
         store_schema=True,
         write_page_checksum=True,
     )

@@ -1,17 +1,15 @@
 """Why an image is or is not in a selection: `make explain KEY=... SELECTION=...`, in words."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from semisup import memory, schemas, tables, tars
 from semisup.ledger import ClassSummary
+from semisup.lookup import rows_with
 from semisup.questions import Selected, open_selection
 from semisup.rankings import allowed_rows
 from semisup.samples import samples_path
@@ -48,8 +46,7 @@ class Found(NamedTuple):
 def _find(selected: Selected, key: str) -> Iterator[Found]:
     """The samples with this key."""
     samples_paths = [samples_path(manifest) for manifest in selected.manifests]
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(partial(_rows_with_key, key=key), samples_paths))
+    found = rows_with(samples_paths, schemas.SAMPLES, "key", key)
     parts = zip(selected.manifests, samples_paths, found, strict=True)
     for part, (manifest, samples, rows) in enumerate(parts):
         for row in rows:
@@ -57,24 +54,6 @@ def _find(selected: Selected, key: str) -> Iterator[Found]:
             shards = tables.read_json(manifest)["shards"]
             paths = {shard["shard_id"]: shard["path"] for shard in shards}
             yield Found(part, row, sample, paths[sample["shard_id"]])
-
-
-def _rows_with_key(samples: Path, key: str) -> list[int]:
-    """Where keys ascend, most row groups need not be read."""
-    found, start = list[int](), 0
-    with tables.open_table(samples, schemas.SAMPLES) as file:
-        for group in range(file.num_row_groups):
-            metadata = file.metadata.row_group(group)
-            statistics = metadata.column(schemas.SAMPLES.get_field_index("key")).statistics
-            if (
-                not statistics
-                or not statistics.has_min_max
-                or statistics.min <= key <= statistics.max
-            ):
-                keys = file.read_row_group(group, ["key"])["key"]
-                found += (start + np.flatnonzero(pc.equal(keys, key))).tolist()
-            start += metadata.num_rows
-    return found
 
 
 def _explain(selected: Selected, found: Found) -> Iterator[str]:
@@ -98,10 +77,10 @@ def _explain(selected: Selected, found: Found) -> Iterator[str]:
     if not drawn(np.array([identity]), settings.fraction, settings.seed)[0]:
         yield f"  not among the fraction {settings.fraction:g} of U that were drawn"
         return
-    own = ranking.open_part(ranking.paths[part]).rows_of(identity)
+    stored = ScoreTable(scores).rows_of(identity)
+    own = ranking.open_part(ranking.paths[part]).ranked(identity, stored)
     allowed = allowed_rows(selected.left_out, settings)
     better = count_ahead(ranking.paths, own, allowed, open_part=ranking.open_part).tolist()
-    stored = own if ranking.open_part is ScoreTable else ScoreTable(scores).rows_of(identity)
     log_odds, prediction_rank = _of_classes(stored, own.class_id)
     classes = tables.read_json(selected.folder / "summary.json")["classes"]
     for i in np.argsort(prediction_rank, kind="stable").tolist():
