@@ -234,6 +234,7 @@ ROWS = [
     of_recipe("rand_augment", 9),
     of_recipe("random_erasing", 0.1),
     of_recipe("precision", "float32"),
+    of_recipe("channels_last", False),
     of_recipe("compile", True),
     Row("recipes.*.images", "of a student: its baseline has the same budget",
         {"recipes.sweep.images": 200}, f"train {SWEEP}", {"model": "student baseline"}),

@@ -318,6 +318,11 @@ class Recipe(Section):
         "auto",
         description="Of the forward pass, by autocast. auto: bfloat16 on GPUs that have it, else float32.",
     )
+    channels_last: bool = Field(
+        True,
+        description="Keep the channels of a pixel together: faster convolutions, on GPUs and CPUs. Networks "
+        "with narrower ones than 16 channels stay as they are.",
+    )
     compile: bool = Field(
         False,
         description="torch.compile the network: faster on GPUs after a minute; needs a compiler.",

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from semisup.config import Config
+from semisup.wording import name_first
 
 WANTED = {
     "int_type": "a whole number",
@@ -26,7 +27,7 @@ WANTED = {
 }
 """What was expected, by the type of pydantic's error."""
 
-MAX_LISTED = 30
+MAX_NAMED = 30
 
 MERGE = "tag:yaml.org,2002:merge"
 """Of the key ``<<``, which may stand several times, each for the keys of another mapping."""
@@ -82,7 +83,7 @@ def problem(key: str, value: object, what: str, remedy: str) -> str:
 
 def unknown(key: str, name: object, known: Collection[str]) -> str:
     """The problem of a name that nothing has."""
-    there_are = f"there are: {_listed(known)}" if known else "there are none"
+    there_are = f"there are: {name_first(known, MAX_NAMED)}" if known else "there are none"
     return problem(key, name, "does not exist", f"{nearest(name, known)}{there_are}")
 
 
@@ -102,11 +103,6 @@ def nearest(name: object, known: Collection[str]) -> str:
     lower = {other.lower(): other for other in known}
     found = difflib.get_close_matches(show(name).strip("'").lower(), lower, n=1, cutoff=0.6)
     return f"did you mean {lower[found[0]]}? " if found else ""
-
-
-def _listed(names: Collection[str]) -> str:
-    shown = list(names)[:MAX_LISTED]
-    return ", ".join(shown) + (f", ... ({len(names)} in all)" if len(shown) < len(names) else "")
 
 
 def explain(error: ValidationError, whole: type[BaseModel] = Config) -> list[str]:

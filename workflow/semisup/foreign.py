@@ -2,8 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from numpy._core import multiarray
 
 from semisup import transforms
 from semisup.tables import DataError
+from semisup.wording import name_first
 
 NUMBERS = [type(np.dtype(code)) for code in "?bBhHiIlLqQefd"]
 HARMLESS: list[Any] = [
@@ -25,8 +25,6 @@ HARMLESS: list[Any] = [
 ]
 """What checkpoints of trainings hold beside tensors, their arguments and best accuracy: a bag of
 values and single numbers, the making of which runs no code of the file's choice."""
-
-MAX_NAMED = 5
 
 
 def read_checkpoint(path: Path) -> Any:
@@ -55,7 +53,7 @@ def _reason(path: Path, raised: Exception) -> str:
         refused = re.findall(r"GLOBAL ([\w.]+)", error)[:1]
     if refused:
         return (
-            f"it holds {_few(refused)}, which may run code; where you trust the file, read it with "
+            f"it holds {name_first(refused)}, which may run code; where you trust the file, read it with "
             "torch.load(..., weights_only=False) and torch.save its state dict alone"
         )
     if mistaken := _mistaken(path):
@@ -100,13 +98,13 @@ def unwrap(checkpoint: Any, path: Path) -> dict[str, torch.Tensor]:
         raise DataError(f"{path}: holds no state dict but a {type(checkpoint).__name__}. {WANTED}")
     tensors = _find_tensors(checkpoint, LAYOUTS)
     if not tensors:
-        keys = _few(map(repr, checkpoint)) if checkpoint else "nothing"
+        keys = name_first(map(repr, checkpoint)) if checkpoint else "nothing"
         raise DataError(
             f"{path}: holds no tensors where weights are looked for, only {keys}. {WANTED}"
         )
     if others := [name for name in tensors if not isinstance(name, str)]:
         raise DataError(
-            f"{path}: {len(others)} tensors have names that are not text ({_few(map(repr, others))}). "
+            f"{path}: {len(others)} tensors have names that are not text ({name_first(map(repr, others))}). "
             f"{WANTED}"
         )
     while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in tensors)), ""):
@@ -124,12 +122,6 @@ def _find_tensors(checkpoint: Any, layouts: Sequence[str]) -> dict[Any, torch.Te
     tensors = {k: v for k, v in checkpoint.items() if isinstance(v, torch.Tensor)}
     tensors.pop("n_averaged", None)  # of AveragedModel
     return tensors
-
-
-def _few(names: Iterable[str]) -> str:
-    """The first of many names."""
-    shown = [name[:80] for name in islice(names, MAX_NAMED + 1)]
-    return ", ".join(shown[:MAX_NAMED]) + (", ..." if len(shown) > MAX_NAMED else "")
 
 
 def without_auxiliary(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

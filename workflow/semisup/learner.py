@@ -48,11 +48,11 @@ class Learner:
         ranks: Ranks,
     ) -> None:
         self.labels, self.recipe, self.seed, self.ranks = labels, recipe, seed, ranks
-        self.model = optim.place(model, recipe, ranks)
+        self.layout = models.layout(model, recipe.channels_last)
+        self.model = optim.place(model.to(memory_format=self.layout), recipe, ranks)
         self.optimizer = optim.make_optimizer(self.model, recipe)
         self.average = optim.make_average(self.model, recipe)
         self.mixing = transforms.mixing(recipe, num_classes)
-        self.layout = models.layout(self.model)
         self.network = _wrap(self.model, recipe, ranks)
 
     def learn(

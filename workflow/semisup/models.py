@@ -15,6 +15,7 @@ from semisup import datasets, devices, foreign, tables, transforms
 from semisup.settings import Preprocessing
 from semisup.tables import DataError
 from semisup.vision import resnet, torchvision
+from semisup.wording import name_first
 
 log = logging.getLogger("semisup")
 
@@ -127,11 +128,11 @@ def build(arch: str, num_classes: int, image_size: int = 224) -> nn.Module:
     return model.to(memory_format=layout(model))
 
 
-def layout(model: nn.Module) -> torch.memory_format:
-    """Channels last, but for narrow networks."""
+def layout(model: nn.Module, channels_last: bool = True) -> torch.memory_format:
+    """Of its images and weights: channels last where that is asked for, but for narrow networks."""
     channels = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
-    narrow = min(channels, default=0) < MIN_CHANNELS_LAST
-    return torch.contiguous_format if narrow else torch.channels_last
+    wide = min(channels, default=0) >= MIN_CHANNELS_LAST
+    return torch.channels_last if channels_last and wide else torch.contiguous_format
 
 
 def head_name(model: nn.Module) -> str:
@@ -191,7 +192,7 @@ def load_state(model: nn.Module, state: dict[str, torch.Tensor], source: str) ->
     ]
     if missing or unexpected or shapes or kinds:
         found = [
-            f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            f"{len(names)} {what} ({name_first(names)})"
             for what, names in (
                 ("missing", missing),
                 ("unexpected", unexpected),

@@ -10,6 +10,7 @@ import pandas as pd
 from semisup import schemas, tables
 from semisup.samples import parts_of, read_samples
 from semisup.tables import DataError
+from semisup.wording import name_first
 
 log = logging.getLogger("semisup")
 
@@ -148,7 +149,9 @@ def _check_known(
     remedy = f"The list was made for another dataset, or {of} has changed since: review again."
     if unknown.any():
         named = _names(review[unknown], prefix)
-        raise DataError(f"{path}: {len(named)} images are not in {of}: {_listed(named)}. {remedy}")
+        raise DataError(
+            f"{path}: {len(named)} images are not in {of}: {name_first(named, MAX_NAMED)}. {remedy}"
+        )
     if f"{prefix}key" in review:
         wrong = review[f"{prefix}key"].to_numpy() != keys
         named = [
@@ -157,13 +160,17 @@ def _check_known(
         ]
         if named:
             what = f"unknown keys of {of}" if prefix else "unknown keys"
-            raise DataError(f"{path}: {len(named)} {what}: {_listed(named)}. {remedy}")
+            raise DataError(
+                f"{path}: {len(named)} {what}: {name_first(named, MAX_NAMED)}. {remedy}"
+            )
     if f"{prefix}content_hash" in review:  # keys may repeat from tar to tar
         column = review[f"{prefix}content_hash"]
         named = _names(review[column.str.lower().to_numpy() != hashes], prefix)
         what = "images have other bytes than content_hash says"
         if named:
-            raise DataError(f"{path}: {len(named)} {what}: {_listed(named)}. {remedy}")
+            raise DataError(
+                f"{path}: {len(named)} {what}: {name_first(named, MAX_NAMED)}. {remedy}"
+            )
 
 
 def _names(review: pd.DataFrame, prefix: str) -> list[str]:
@@ -175,8 +182,3 @@ def _names(review: pd.DataFrame, prefix: str) -> list[str]:
 
 def _place(row: pd.Series, prefix: str) -> str:
     return f"sample {row[f'{prefix}sample_index']} of shard {row[f'{prefix}shard_id']}"
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more

@@ -12,10 +12,10 @@ from semisup.report.leaks import LeaksView
 from semisup.report.selections import SelectionView
 from semisup.report.training import Curve
 from semisup.tables import read_json
+from semisup.wording import name_first
 
 MAX_FAILURE_RATE = 0.05
 MAX_REMOVED_RATE = 0.1
-MAX_NAMES = 5
 
 
 def find_warnings(
@@ -52,7 +52,7 @@ def find_warnings(
             if account.failure_rate > MAX_FAILURE_RATE
         ),
         *(
-            f"{_names(view.lost_shards)} of {view.name}: not one usable sample."
+            f"{name_first(view.lost_shards)} of {view.name}: not one usable sample."
             for view in failures
             if view.lost_shards
         ),
@@ -125,7 +125,7 @@ def _short_classes(view: SelectionView) -> Iterator[str]:
     empty = [c["class_name"] for c in view.short if not c["num_images"]]
     short = [c["class_name"] for c in view.short if c["num_images"]]
     if empty:
-        yield f"{view.name}: {_classes(empty)} got no image at all ({_names(empty)})."
+        yield f"{view.name}: {_classes(empty)} got no image at all ({name_first(empty)})."
     chance = 1 / max(len(view.summary["classes"]), 1)
     unsure = [
         c["class_name"]
@@ -135,17 +135,13 @@ def _short_classes(view: SelectionView) -> Iterator[str]:
     if unsure:
         yield (
             f"{view.name}: {_classes(unsure)} took images that the teacher gives less than chance "
-            f"({_names(unsure)}). Lower images_per_class, or give a min_score."
+            f"({name_first(unsure)}). Lower images_per_class, or give a min_score."
         )
     if short:
-        yield (f"{view.name}: {_classes(short)} got fewer images than wanted ({_names(short)}).")
+        yield (
+            f"{view.name}: {_classes(short)} got fewer images than wanted ({name_first(short)})."
+        )
 
 
 def _classes(names: list[str]) -> str:
     return "1 class" if len(names) == 1 else f"{len(names):,} classes"
-
-
-def _names(names: list[str]) -> str:
-    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
-    separator = "; " if any("," in name for name in names) else ", "
-    return separator.join(names[:MAX_NAMES]) + more

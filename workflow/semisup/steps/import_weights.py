@@ -9,6 +9,7 @@ from semisup import foreign, models, settings
 from semisup.steps import run
 from semisup.tables import DataError
 from semisup.vision import torchvision
+from semisup.wording import name_first
 
 log = logging.getLogger("semisup")
 
@@ -46,9 +47,8 @@ def main(settings: settings.ImportWeights, weights: Path, classes: Path) -> None
 def _check_finite(state: dict[str, torch.Tensor], source: str) -> None:
     wrong = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     if wrong:
-        shown = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
         raise DataError(
-            f"{source}: {len(wrong)} tensors hold values that are not finite ({shown}). Their "
+            f"{source}: {len(wrong)} tensors hold values that are not finite ({name_first(wrong)}). Their "
             "training diverged; take an earlier checkpoint."
         )
 

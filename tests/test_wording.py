@@ -1,0 +1,20 @@
+import pytest
+
+from semisup.wording import name_first
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        ([], ""),
+        (["a"], "a"),
+        (["a", "b", "c"], "a, b, c"),
+        ([*"abcd"], "a, b, c and 1 more"),
+        (["a"] * 1235, "a, a, a and 1,232 more"),
+        (["a, b", "c"], "a, b; c"),
+        ((name for name in "abcd"), "a, b, c and 1 more"),
+        (["x" * 1000], "x" * 80),
+    ],
+)
+def test_the_first_names_are_said_and_how_many_more_there_are(names, text) -> None:
+    assert name_first(names, 3) == text
