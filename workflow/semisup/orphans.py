@@ -22,9 +22,9 @@ Waiting = dict[str, tuple[str, str, str]]
 def leave_marks() -> None:
     """Let a job's own Snakemake leave the mark that its outputs are incomplete, with the job's number.
 
-    It would remove the mark without a record of how they were made, for the Snakemake that submitted it
-    to write. Where that one is gone, results without a record would count as up to date for ever (no
-    upstream issue known). With the mark they are made again, from what the job has left.
+    It would forget the number (Snakemake issue 762), and remove the mark without a record of how they were
+    made, for the Snakemake that submitted it to write. Where that one is gone, results without a record
+    would count as up to date for ever. With the mark they are made again, from what the job has left.
     """
     mark = FilePersistence._mark_incomplete
     number = slurm.job_id() or None

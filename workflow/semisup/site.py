@@ -103,10 +103,10 @@ class Site(Section):
         resources = self.gpu_job(60 * wanted.hours, wanted.gpus)
         resources |= {"ranks": wanted.gpus}
         if wanted.nodes > 1:
-            # mpi: without it the executor runs the step inside a srun of one node, which can start
-            # no other (no upstream issue known). tasks_per_gpu: without it each GPU would get `tasks`
-            # tasks (snakemake-executor-plugin-slurm issue 316). slurm_extra: one task a node, which
-            # starts the ranks of all its GPUs; no other job may take the ports where they meet.
+            # mpi: without it the executor runs the step inside a srun of one node, which can start no
+            # other (see snakemake-executor-plugin-slurm 237). tasks_per_gpu: without it each GPU would
+            # get `tasks` tasks (its issue 316). slurm_extra: one task a node, which starts the ranks of
+            # all its GPUs; no other job may take the ports where they meet.
             several = {"nodes": wanted.nodes, "tasks": wanted.nodes, "mpi": "srun"}
             extra = {"tasks_per_gpu": 0, "slurm_extra": "--ntasks-per-node=1 --exclusive"}
             resources |= several | extra
