@@ -2,11 +2,8 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -20,29 +17,12 @@ import webdataset as wds
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from semisup.checks import load_config
+from dry_runs import dry_run
 from semisup.questions import explain, sizes
 from semisup.selection import drawn
-from semisup.site import Site
 from semisup.tables import DataError
-
-ROOT = Path(__file__).parents[1]
-SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
-
-
-def snakemake(folder: Path, *arguments: str, check: bool = True) -> str:
-    """Run Snakemake on the repository with its own records kept in ``folder``."""
-    command = [SNAKEMAKE, "--directory", str(folder), "--snakefile", str(ROOT / "Snakefile")]
-    done = subprocess.run(
-        [*command, "--cores", "2", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    output = done.stdout + done.stderr
-    assert not check or done.returncode == 0, output[-5000:]
-    return output
+from small import ROOT
+from snakemakes import readme_blocks, snakemake
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +44,7 @@ def stale(run: Path, **changes: object) -> set[str]:
         for name in sections:
             section = section.setdefault(name, {})
         section[key] = value
-    changed = run / "changed.yaml"
-    changed.write_text(yaml.safe_dump(config))
-    output = snakemake(run, "--configfile", str(changed), "--dry-run", "--quiet", "rules")
-    return set(re.findall(r"^(\w+) +\d+$", output, re.M)) - {"total", "all"}
+    return {job.rule for job in dry_run(run, config)}
 
 
 def test_a_second_run_has_nothing_to_do(run):
@@ -362,10 +339,11 @@ def test_tars_that_are_gone_are_made_again_for_whoever_reads_them(run, tmp_path)
 
 
 @pytest.mark.parametrize("profile", ["slurm", "profiles/local"])
-def test_a_dry_run_says_which_key_changed_from_what_to_what(run, profile):
-    stale(run, selections__top__images_per_class=15)  # writes the changed configuration
-    changed = str(run / "changed.yaml")
-    output = snakemake(run, "--profile", profile, "--configfile", changed, "--dry-run")
+def test_a_dry_run_says_which_key_changed_from_what_to_what(run, tmp_path, profile):
+    changed = tmp_path / "changed.yaml"
+    text = (run / "config.yaml").read_text()
+    changed.write_text(text.replace("images_per_class: 20", "images_per_class: 15"))
+    output = snakemake(run, "--profile", profile, "--configfile", str(changed), "--dry-run")
     assert "Changed since the last report:\n  selections.top.images_per_class: 20 → 15" in output
 
 
@@ -406,99 +384,9 @@ def test_the_report_is_one_page_that_names_every_model(run):
     assert "https://" not in page
 
 
-def test_a_wrong_configuration_ends_before_any_job_with_one_message(tmp_path):
-    config = tmp_path / "config.yaml"
-    config.write_text(
-        (ROOT / "tests" / "tiny.yaml").read_text().replace("teacher: teacher,", "teacher: teachr,")
-    )
-    output = snakemake(tmp_path, "--configfile", str(config), check=False)
-    assert "selections.top.teacher: 'teachr' does not exist; did you mean teacher?" in output
-    assert "Traceback" not in output
-    assert not (tmp_path / "results").exists()
-
-
-@pytest.mark.parametrize("named", [True, False])
-def test_a_key_that_stands_twice_ends_it_before_any_job(tmp_path, named):
-    lines = (ROOT / "tests" / "tiny.yaml").read_text().split("\n")
-    first = lines.index("  test: {builtin: digits/test}") + 1
-    lines.insert(first, "  test: {builtin: digits/validation}")
-    config = tmp_path / "config.yaml"
-    config.write_text("\n".join(lines))
-    output = snakemake(tmp_path, *(["--configfile", str(config)] if named else []), check=False)
-    where = config if named else config.name
-    assert (
-        f"The configuration cannot work:\n  datasets.test: stands 2 times in {where}, in lines "
-        f"{first}, {first + 1}; keep one, or rename them.\n"
-    ) in output
-    assert "Traceback" not in output
-    assert not (tmp_path / "results").exists()
-
-
-def test_the_profiles_name_only_rules_that_exist():
-    rules = set(snakemake(ROOT, "--list-rules").split())
-    for path in sorted(ROOT.glob("profiles/*/profile.v9+.yaml")):
-        profile = yaml.safe_load(path.read_text())
-        named = {*profile.get("set-resources", {}), *profile.get("set-threads", {})}
-        assert named <= rules, path
-        # Snakemake's own scheduler collapses with thousands of ready jobs.
-        assert (profile["scheduler"], profile["scheduler-subsample"]) == ("greedy", 500), path
-
-
-def test_the_literal_slurm_command_finds_its_profile():
-    done = subprocess.run(
-        [SNAKEMAKE, "--profile", "slurm", "--dry-run", "--quiet"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def readme_blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-
-
 def test_the_pandas_lines_of_the_readme_run_as_written(run, monkeypatch, capsys):
     monkeypatch.chdir(run)
     exec("\n".join(readme_blocks("python")), {})
     printed = capsys.readouterr().out
     assert "class_name" in printed
     assert "truncated_image" in printed
-
-
-def test_the_configuration_of_the_readme_is_accepted(tmp_path, monkeypatch):
-    blocks = [yaml.safe_load(block) for block in readme_blocks("yaml")]
-    whole, folder, teachers, sweep, of_the_site = blocks
-    assert Site.model_validate(of_the_site).gpu_partition == "a100"
-    (tmp_path / "data").mkdir()
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "data/classes.txt").write_text("\n".join(f"class {i}" for i in range(1000)))
-    (tmp_path / "checkpoints/mine.pth").write_bytes(b"")
-    for class_id in range(1000):
-        (tmp_path / f"photos/train/{class_id:04d}").mkdir(parents=True)
-    names = [f"train-{i:03d}" for i in range(100)] + [f"test-{i:03d}" for i in range(10)]
-    for name in names + [f"unlabeled-{i:05d}" for i in range(10_000)]:
-        (tmp_path / f"data/{name}.tar").touch()
-    monkeypatch.chdir(tmp_path)
-    assert load_config(whole).selections["top"].images_per_class == 16_000
-    for part in (folder, teachers):
-        merged = {k: {**whole.get(k, {}), **part.get(k, {})} for k in ("datasets", "models")}
-        if part is folder:  # its classes are the sub-folders
-            names = sorted(p.name for p in (tmp_path / "photos/train").iterdir())
-            (tmp_path / "data/classes.txt").write_text("\n".join(names))
-        load_config({**whole, **merged})
-    student = {**whole["models"]["student"], **sweep["models"]["student"]}
-    held_out = {"shards": "data/held-out.tar", "classes": "data/classes.txt"}
-    (tmp_path / "data/held-out.tar").touch()
-    datasets = {**whole["datasets"], "validation": held_out}
-    models = {**whole["models"], "student": student}
-    checked = load_config({**whole, "datasets": datasets, "models": models})
-    assert checked.models["student"].finetune.sweep.base_lr == [0.00025, 0.0025]
-
-
-def test_the_commands_of_the_readme_exist():
-    makefile = (ROOT / "Makefile").read_text()
-    readme = (ROOT / "README.md").read_text()
-    targets = re.findall(r"(?:^|`)make ([a-z0-9]+)", readme, re.M)
-    assert {"demo", "test"} <= set(targets)
-    assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)

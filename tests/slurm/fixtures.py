@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ def box(request: pytest.FixtureRequest) -> Iterator[Box]:
     """A cluster; by ``parametrize(..., indirect=True)`` one with a database of finished jobs."""
     if lacks := missing():
         pytest.skip(f"no Slurm here: {', '.join(lacks)} missing")
+    if time.time() > float(os.environ.get("SLURM_UNTIL", "inf")):
+        pytest.skip("NOT TESTED ON SLURM, NO TIME LEFT; all of it: make test-slurm")
     accounting = getattr(request, "param", False)
     if accounting and not (IS_ROOT and shutil.which("slurmdbd")):
         pytest.skip("no database of finished jobs here: needs root, slurmdbd, mariadb-server")

@@ -184,7 +184,7 @@ def holding_itself() -> dict[str, Any]:
         ),
         (
             dict.fromkeys(range(6), STATE),
-            "holds no tensors where weights are looked for, only 0, 1, 2, 3, 4, ....",
+            "holds no tensors where weights are looked for, only 0, 1, 2, 3, 4 and 1 more.",
         ),
         (
             {"state": {0: {"exp_avg": ONE}}, "model_ema": {"n_averaged": ONE}},
