@@ -1,4 +1,5 @@
 import hashlib
+import os
 import threading
 from pathlib import Path
 
@@ -129,6 +130,12 @@ def test_a_damaged_filter_hides_no_row(tmp_path: Path, damage: str) -> None:
 
 def test_an_empty_table_holds_nothing(tmp_path: Path) -> None:
     assert rows_with([write(tmp_path / "t.parquet", [])], SCHEMA, "key", "a") == [[]]
+
+
+def test_bytes_that_are_no_text_are_in_no_table(tmp_path: Path) -> None:
+    """As Python gives them where a command line holds them."""
+    path = write(tmp_path / "t.parquet", ["a"])
+    assert rows_with([path, path], SCHEMA, "key", os.fsdecode(b"a\xff")) == [[], []]
 
 
 def test_a_damaged_table_is_named(tmp_path: Path) -> None:

@@ -36,6 +36,10 @@ def rows_with(
     def search(filtered: bool) -> list[list[int]]:
         return list(pool.map(lambda path: _search(path, schema, column, text, filtered), paths))
 
+    if any(
+        "\ud800" <= each <= "\udfff" for each in text
+    ):  # half of a pair: no table holds such text
+        return [[] for _ in paths]
     with ThreadPoolExecutor(threads) as pool:
         found = search(filtered=True)
         return found if any(found) else search(filtered=False)
