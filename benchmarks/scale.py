@@ -28,7 +28,7 @@ on an A100. The grouped convolutions of a ResNeXt may reach less."""
 DECODED = 867
 """Images a second and core: measured, decoded and cropped (benchmarks/README.md)."""
 
-SCORE_BYTES, INDEX_BYTES, FEATURE_BYTES = 59, 22, 1024 + 32
+SCORE_BYTES, INDEX_BYTES, FEATURE_BYTES = 59, 23, 1024 + 32
 """Of an image of U: measured, measured, 512 numbers of 2 bytes."""
 
 MAX_PAIRS, PAIR_BYTES = 100_000, 13
