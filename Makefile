@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 TESTERS ?= 3
+SLURM_TESTS ?= tests/slurm
 UV := $(shell sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.txt)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -36,7 +37,7 @@ test-slurm: setup
 		timeout 60 apt-get update -qq && DEBIAN_FRONTEND=noninteractive timeout 240 apt-get install -y -qq \
 			--no-install-recommends slurmctld slurmd slurm-client munge slurmdbd mariadb-server iproute2 > /dev/null || echo "They could not be installed"; fi
 	@lacks=$$(python tests/slurm/slurmbox.py --missing); \
-	if [ -z "$$lacks" ]; then pytest -n $(TESTERS) tests/slurm; \
+	if [ -z "$$lacks" ]; then pytest -n $(TESTERS) $(SLURM_TESTS); \
 	else echo "SKIPPED, NOTHING WAS TESTED: no Slurm can run here, missing: $$lacks"; fi
 
 lint: setup

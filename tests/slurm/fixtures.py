@@ -18,7 +18,7 @@ def box(request: pytest.FixtureRequest) -> Iterator[Box]:
     """A cluster; by ``parametrize(..., indirect=True)`` one with a database of finished jobs."""
     if lacks := missing():
         pytest.skip(f"no Slurm here: {', '.join(lacks)} missing")
-    if time.time() > float(os.environ.get("SLURM_UNTIL", "inf")):
+    if time.time() > float(os.environ.get("SLURM_UNTIL") or "inf"):
         pytest.skip("NOT TESTED ON SLURM, NO TIME LEFT; all of it: make test-slurm")
     accounting = getattr(request, "param", False)
     if accounting and not (IS_ROOT and shutil.which("slurmdbd")):

@@ -1,6 +1,7 @@
 """What happens on clusters, happening: every time all that is made is that of a calm run, byte by byte.
 
 Most disturb a training that has a checkpoint; they let the profile or a second start mend it.
+The first three stand for all where there is no time for more (.ci/run).
 """
 
 import shutil
@@ -14,23 +15,21 @@ from fixtures import box, calm, run
 from slurmbox import Box
 
 
-def test_a_job_that_fails_is_tried_again_with_more_memory(run: Run, calm: Path) -> None:
+def test_two_nodes_lose_one_and_go_on_with_another(run: Run, box: Box, tmp_path: Path) -> None:
+    datasets = shutil.copytree(run.folder, tmp_path / "undisturbed")
+    undisturbed = Run(box, datasets, train={"gpus": 2})  # as many ranks on a node: the same bytes
+    undisturbed.finish()
+    run = Run(box, run.folder, train={"nodes": 2})
     snakemake = run.start()
     run.wait_for_checkpoint()
-    run.box.say("pkill", "-9", "-f", "semisup.steps.train")
+    box.kill_node("g2")
     run.finish(snakemake)
-    run.check_end(calm)
-    memory = run.box.say("squeue", "-h", "-t", "all", "-o", "%i %m").split("\n")
-    assert [line.split()[1] for line in sorted(memory)][-2:] == ["2000M", "4000M"]
-
-
-@pytest.mark.parametrize("box", [False, True], ids=["", "accounting"], indirect=True)
-def test_a_job_that_is_cancelled_from_outside_is_tried_again(run: Run, calm: Path) -> None:
-    """The executor would ask sacct, with a database or without, and wait for ever."""
-    snakemake = run.start()
-    run.box.say("scancel", run.wait_for_checkpoint())
-    assert "Trying to restart" in run.finish(snakemake)
-    run.check_end(calm)
+    log = run.folder / "results" / "logs" / "train" / "teacher.log"
+    assert "on g1 g3, ranks meet at g1" in log.read_text()
+    of_ranks = run.folder.glob("results/models/teacher/train/logs/*")
+    nodes = sorted(folder.name.partition("-")[2] for folder in of_ranks)
+    assert nodes == ["g1", "g2", "restart1-g1", "restart1-g3"]
+    run.check_end(undisturbed.folder)
 
 
 def test_a_selection_whose_jobs_are_disturbed_has_the_same_tables_and_tars(
@@ -71,6 +70,25 @@ def test_a_job_that_is_requeued_goes_on(run: Run, calm: Path) -> None:
     assert max(map(int, run.box.say("squeue", "-h", "-t", "all", "-o", "%i").split())) == int(job)
 
 
+def test_a_job_that_fails_is_tried_again_with_more_memory(run: Run, calm: Path) -> None:
+    snakemake = run.start()
+    run.wait_for_checkpoint()
+    run.box.say("pkill", "-9", "-f", "semisup.steps.train")
+    run.finish(snakemake)
+    run.check_end(calm)
+    memory = run.box.say("squeue", "-h", "-t", "all", "-o", "%i %m").split("\n")
+    assert [line.split()[1] for line in sorted(memory)][-2:] == ["2000M", "4000M"]
+
+
+@pytest.mark.parametrize("box", [False, True], ids=["", "accounting"], indirect=True)
+def test_a_job_that_is_cancelled_from_outside_is_tried_again(run: Run, calm: Path) -> None:
+    """The executor would ask sacct, with a database or without, and wait for ever."""
+    snakemake = run.start()
+    run.box.say("scancel", run.wait_for_checkpoint())
+    assert "Trying to restart" in run.finish(snakemake)
+    run.check_end(calm)
+
+
 def test_a_training_longer_than_its_job_goes_on_in_the_next(run: Run, calm: Path) -> None:
     snakemake = run.start()
     job = run.wait(lambda: run.box.say("squeue", "-h", "-t", "R", "-o", "%i"))
@@ -99,23 +117,6 @@ def test_a_training_that_is_asked_to_make_room_goes_on_later(run: Run, calm: Pat
     run.check_end(calm)
     assert "Trying to restart" not in said
     assert "Restarts=1" in run.box.say("scontrol", "show", "job", job)
-
-
-def test_two_nodes_lose_one_and_go_on_with_another(run: Run, box: Box, tmp_path: Path) -> None:
-    datasets = shutil.copytree(run.folder, tmp_path / "undisturbed")
-    undisturbed = Run(box, datasets, train={"gpus": 2})  # as many ranks on a node: the same bytes
-    undisturbed.finish()
-    run = Run(box, run.folder, train={"nodes": 2})
-    snakemake = run.start()
-    run.wait_for_checkpoint()
-    box.kill_node("g2")
-    run.finish(snakemake)
-    log = run.folder / "results" / "logs" / "train" / "teacher.log"
-    assert "on g1 g3, ranks meet at g1" in log.read_text()
-    of_ranks = run.folder.glob("results/models/teacher/train/logs/*")
-    nodes = sorted(folder.name.partition("-")[2] for folder in of_ranks)
-    assert nodes == ["g1", "g2", "restart1-g1", "restart1-g3"]
-    run.check_end(undisturbed.folder)
 
 
 def test_a_node_without_its_network_does_no_harm(run: Run, calm: Path) -> None:

@@ -17,6 +17,7 @@ import xxhash
 
 from semisup import tables
 
+TEXT = "BYTE_ARRAY"
 BLOCK_BYTES = 32
 SALT = (
     *(0x47B6137B, 0x44974D91, 0x8824AD5B, 0xA2B7289D),
@@ -29,8 +30,8 @@ def rows_with(
 ) -> list[list[int]]:
     """The rows of each table that hold ``text`` in a column, ascending.
 
-    Nothing protects a Bloom filter from flipped bits: all is read before it is said that no row does.
-    Raises DataError as tables.read_table does.
+    Nothing protects footers and Bloom filters from flipped bits: all is read before it is said that no
+    row of any table does. Raises DataError as tables.read_table does.
     """
 
     def search(filtered: bool) -> list[list[int]]:
@@ -53,7 +54,11 @@ def _search(path: Path, schema: pa.Schema, column: str, text: str, filtered: boo
             for group in range(file.num_row_groups):
                 metadata = file.metadata.row_group(group)
                 chunk = metadata.column(number)
-                if _in_range(chunk, text) and not (filtered and _excluded(source, chunk, text)):
+                if (
+                    chunk.physical_type != TEXT
+                ):  # a flipped bit; its statistics would end the process
+                    raise ValueError(f"{column} is no text")
+                if not filtered or _may_hold(source, chunk, text):
                     values = file.read_row_group(group, [column])[column]
                     found += (start + np.flatnonzero(pc.equal(values, text))).tolist()
                 start += metadata.num_rows
@@ -62,9 +67,11 @@ def _search(path: Path, schema: pa.Schema, column: str, text: str, filtered: boo
     return found
 
 
-def _in_range(chunk: pq.ColumnChunkMetaData, text: str) -> bool:
+def _may_hold(source: BinaryIO, chunk: pq.ColumnChunkMetaData, text: str) -> bool:
     range_ = chunk.statistics
-    return not range_ or not range_.has_min_max or range_.min <= text <= range_.max
+    if range_ and range_.has_min_max and not range_.min <= text <= range_.max:
+        return False
+    return not _excluded(source, chunk, text)
 
 
 def _excluded(source: BinaryIO, chunk: pq.ColumnChunkMetaData, text: str) -> bool:

@@ -5,6 +5,7 @@ behind by log-odds, so a merge reads every part whole, twice, and takes as long 
 """
 
 import functools
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +34,10 @@ def rank_by(settings: Select, scores: list[Path], manifests: list[Path]) -> Rank
         samples = [samples_path(manifest) for manifest in manifests]
         return Ranking(samples, partial(TagTable, tags=settings.tags, seed=settings.seed))
     if settings.rank_by == "logit":
-        return Ranking(scores, partial(LogitTable, min_log_odds=least))
+        # Some tiers of a part are read one after the other.
+        read_column = functools.lru_cache(maxsize=8)(read_logsumexp)
+        open_part = partial(LogitTable, min_log_odds=least, read_column=read_column)
+        return Ranking(scores, open_part)
     return Ranking(scores, ScoreTable, least)
 
 
@@ -65,8 +69,11 @@ class LogitTable:
 
     ordered = False
 
-    def __init__(self, path: Path, min_log_odds: float) -> None:
+    def __init__(
+        self, path: Path, min_log_odds: float, read_column: "ReadColumn | None" = None
+    ) -> None:
         self.path, self.min_log_odds = path, min_log_odds
+        self._read_column = read_column or read_logsumexp
         self._images = path.with_name(path.name.replace("part-", "images-"))
         self._table = ScoreTable(path)
         self.tiers = self._table.tiers
@@ -84,14 +91,16 @@ class LogitTable:
 
     def _by_logit(self, rows: Ranked) -> Ranked:
         log_softmax = -np.logaddexp(0, -rows.log_odds.astype(np.float64))
-        first_row, logsumexp = _read_logsumexp(self._images)
+        first_row, logsumexp = self._read_column(self._images)
         at = first_row.take(rows.identity >> 32) + (rows.identity & 0xFFFFFFFF)
         logit = log_softmax + logsumexp.take(at)
         return rows._replace(log_odds=logit.astype(np.float32) + np.float32(0))
 
 
-@functools.lru_cache(maxsize=8)  # the tiers of a part are read one after the other
-def _read_logsumexp(path: Path) -> tuple[np.ndarray, np.ndarray]:
+ReadColumn = Callable[[Path], tuple[np.ndarray, np.ndarray]]
+
+
+def read_logsumexp(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The first row of each shard id, as samples of a shard are numbered without a gap; and the column."""
     images = tables.read_table(path, schemas.IMAGES, ["shard_id", "logsumexp"])
     logsumexp = images["logsumexp"].to_numpy()

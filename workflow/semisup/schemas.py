@@ -6,8 +6,8 @@ them. Columns are non-null unless said. The row order is part of each format.
 
 How a column is stored is chosen by measurement (benchmarks/README.md): ``delta`` for what ascends,
 ``dictionary`` for what repeats or has few values, ``split`` (byte streams) for float32. zstd, and
-lz4 for what the merge of a billion images reads. A text to ``find_by`` has a Bloom filter, a byte a row
-(lookup.py).
+lz4 for what the merge of a billion images reads. A text to ``find_by`` has a Bloom filter, one or two
+bytes a row (lookup.py).
 """
 
 import pyarrow as pa
