@@ -37,10 +37,8 @@ def rows_with(
     def search(filtered: bool) -> list[list[int]]:
         return list(pool.map(lambda path: _search(path, schema, column, text, filtered), paths))
 
-    if any(
-        "\ud800" <= each <= "\udfff" for each in text
-    ):  # half of a pair: no table holds such text
-        return [[] for _ in paths]
+    if any("\ud800" <= each <= "\udfff" for each in text):
+        return [[] for _ in paths]  # half of a pair: no table holds such text
     with ThreadPoolExecutor(threads) as pool:
         found = search(filtered=True)
         return found if any(found) else search(filtered=False)
@@ -54,9 +52,8 @@ def _search(path: Path, schema: pa.Schema, column: str, text: str, filtered: boo
             for group in range(file.num_row_groups):
                 metadata = file.metadata.row_group(group)
                 chunk = metadata.column(number)
-                if (
-                    chunk.physical_type != TEXT
-                ):  # a flipped bit; its statistics would end the process
+                # After a flipped bit its statistics would end the process.
+                if chunk.physical_type != TEXT:
                     raise ValueError(f"{column} is no text")
                 if not filtered or _may_hold(source, chunk, text):
                     values = file.read_row_group(group, [column])[column]
