@@ -1,69 +1,25 @@
-"""Training through its step: determinism, resume, late failures, refusals."""
+"""Training through its step: determinism, what it learns and from what, refusals."""
 
 import itertools
 import json
 import math
 import multiprocessing
 import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 import torch
+from trainings import RECIPE, SHARDS, make_settings, run
 
-from conftest import Dataset, make_dataset, make_jpeg
-from semisup import checkpoint, models, settings, training
-from semisup.config import Recipe
+from conftest import Dataset, make_jpeg
+from semisup import models, settings, training
 from semisup.learner import noise_seed
-from semisup.steps import train
 from semisup.tables import DataError
 from small import square
 
-ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).with_name("golden_losses.json")
-RECIPE = Recipe(images=100, global_batch_size=8, base_lr=0.5, crop="padded", cpu_threads=1)
-SHARDS = [
-    [(f"{s}-{i}", {"jpg": make_jpeg(9 * s + i), "cls": b"%d" % (i % 2)}) for i in range(9)]
-    for s in range(2)
-]
-
-
-def make_settings(recipe: Recipe = RECIPE, seed: int = 0) -> settings.Train:
-    return settings.Train(
-        arch="cifar_resnet8_w4",
-        preprocessing=square(12),
-        classes=["no", "yes"],
-        recipe=recipe,
-        seed=seed,
-    )
-
-
-def run(
-    folder: Path,
-    manifests: list[Path],
-    settings: settings.Train | None = None,
-    init: list[Path] | None = None,
-    workers: int = 0,
-) -> Path:
-    stage = folder / "model" / "train"
-    train.main(
-        settings or make_settings(),
-        manifests,
-        init or [],
-        stage / "checkpoints",
-        stage / "weights.pt",
-        stage / "classes.txt",
-        stage / "metrics.parquet",
-        workers,
-    )
-    return stage
 
 
 def test_weights_say_how_the_images_they_learned_from_were_resized(tmp_path, make_dataset: Dataset):
@@ -99,126 +55,6 @@ def test_workers_are_forked_before_the_threads_of_gloo_start(
     monkeypatch.setattr(training.distributed, "joined", joined)
     run(tmp_path, make_dataset(SHARDS, 2), workers=2)
     assert alive == [2]
-
-
-def test_a_training_cut_off_anywhere_ends_with_the_same_weights(
-    tmp_path, make_dataset: Dataset, monkeypatch
-):
-    manifests = make_dataset(SHARDS, 2)
-    calm = run(tmp_path / "calm", manifests)
-    monkeypatch.setattr(training, "_is_due", lambda *_: True)
-    save, saved = checkpoint.save, []
-
-    def save_and_die(folder: Path, step: int, state: dict[str, object]) -> None:
-        save(folder, step, state)
-        saved.append(step)
-        if len(saved) in (2, 5):
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoint, "save", save_and_die)
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "cut", manifests)
-    cut = run(tmp_path / "cut", manifests)
-    assert saved[0] == 1 and sorted(set(saved)) == saved  # no step was done twice
-    assert (cut / "weights.pt").read_bytes() == (calm / "weights.pt").read_bytes()
-    assert (cut / "metrics.parquet").read_bytes() == (calm / "metrics.parquet").read_bytes()
-
-
-def test_checkpoints_do_not_wait_for_a_row_of_metrics(tmp_path, make_dataset: Dataset, monkeypatch):
-    """A row of a large model may take an hour. A kill then costs a minute."""
-    monkeypatch.setattr(training, "METRIC_ROWS", 2)
-    manifests = make_dataset(SHARDS, 2)
-    calm = run(tmp_path / "calm", manifests)
-    monkeypatch.setattr(training, "_is_due", lambda *_: True)
-    save = checkpoint.save
-
-    def save_and_die(folder: Path, step: int, state: dict[str, object]) -> None:
-        save(folder, step, state)
-        if step == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoint, "save", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut", manifests)
-    cut = run(tmp_path / "cut", manifests)
-    assert (cut / "weights.pt").read_bytes() == (calm / "weights.pt").read_bytes()
-    assert (cut / "metrics.parquet").read_bytes() == (calm / "metrics.parquet").read_bytes()
-    assert pd.read_parquet(cut / "metrics.parquet").step.tolist() == [6, 13]
-
-
-CODE = (
-    "from semisup import training; training._is_due = lambda *_: True;"
-    "from semisup.steps import run, train; run(train.main)"
-)
-LONG = RECIPE.model_copy(update={"images": 400})
-
-
-def start(folder: Path, manifests: list[Path]) -> subprocess.Popen[str]:
-    """The step as a process, which checkpoints after every step. What it says: in a file."""
-    stage = folder / "model" / "train"
-    command = [
-        sys.executable, "-c", CODE, "--settings", make_settings(LONG).canonical(),
-        "--manifests", *map(str, manifests), "--init",
-        "--checkpoints", str(stage / "checkpoints"), "--weights", str(stage / "weights.pt"),
-        "--classes", str(stage / "classes.txt"), "--metrics", str(stage / "metrics.parquet"),
-        "--workers", "2",
-    ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "OMP_NUM_THREADS": "1"}
-    folder.mkdir(exist_ok=True)
-    with open(folder / "said", "w") as said:
-        return subprocess.Popen(command, env=environment, stderr=said, text=True)
-
-
-def wait_for(there: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    while not there() and process.poll() is None:
-        time.sleep(0.02)
-
-
-@pytest.fixture(scope="module")
-def calm(tmp_path_factory) -> tuple[list[Path], bytes]:
-    """A dataset, and the weights of a long training on it that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("calm")
-    manifests = make_dataset.__wrapped__(folder)(SHARDS, 2)  # type: ignore[attr-defined]
-    torch.set_num_threads(1)
-    stage = run(folder / "calm", manifests, make_settings(LONG), workers=2)
-    return manifests, (stage / "weights.pt").read_bytes()
-
-
-def test_a_killed_process_goes_on_at_its_checkpoint(tmp_path, calm):
-    manifests, weights = calm
-    process = start(tmp_path, manifests)
-    stage = tmp_path / "model" / "train"
-    wait_for(lambda: list(stage.glob("checkpoints/*/step-*.pt")), process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (stage / "weights.pt").exists()
-    again = start(tmp_path, manifests)
-    status, said = again.wait(timeout=60), (tmp_path / "said").read_text()
-    assert status == 0, said
-    assert "going on after step" in said
-    assert (stage / "weights.pt").read_bytes() == weights
-
-
-@pytest.mark.parametrize("moment", ["at its start", "later"])
-def test_a_killed_worker_ends_the_process_and_the_other_workers(tmp_path, calm, moment):
-    """They heed no signal that asks: the process that waits for them would hang."""
-    manifests, weights = calm
-    process = start(tmp_path, manifests)
-    stage = tmp_path / "model" / "train"
-    family = psutil.Process(process.pid)
-    wait_for(lambda: len(family.children()) == 2, process)
-    if moment == "later":
-        wait_for(lambda: list(stage.glob("checkpoints/*/step-*.pt")), process)
-    killed, other = family.children()
-    killed.kill()
-    status, said = process.wait(timeout=60), (tmp_path / "said").read_text()
-    assert status == 1
-    assert said.splitlines()[-1].startswith("error: a worker process was killed")
-    assert not other.is_running()
-    if moment == "later":
-        assert start(tmp_path, manifests).wait(timeout=60) == 0
-        assert (stage / "weights.pt").read_bytes() == weights
 
 
 def machine() -> str:
@@ -280,28 +116,6 @@ def test_a_compiled_network_learns_what_the_other_does(tmp_path, make_dataset: D
         torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "since", "took", "due"),
-    [
-        (0, 1.4, 0.0, True),
-        (0, 1.3, 0.0, False),
-        (100, 34, 0.0, False),
-        (100, 35, 0.0, True),
-        (9999, 59, 0.0, False),
-        (9999, 61, 0.0, True),
-        (9999, 61, 21.0, False),  # a checkpoint of many GB on a slow disk
-        (9999, 430, 21.0, True),
-    ],
-)
-def test_checkpoints_come_less_and_less_often_and_cost_a_twentieth_of_the_time(
-    monkeypatch, seconds: float, since: float, took: float, due: bool
-):
-    """``seconds`` since the start when one was saved, ``since`` then."""
-    now = 10**6
-    monkeypatch.setattr(training.time, "monotonic", lambda: now)
-    assert training._is_due(now - seconds - since, now - since, took) is due
-
-
 def test_every_pass_has_its_own_noise():
     places = itertools.product((0, 1), range(40), range(64))
     assert len({noise_seed(*place) for place in places}) == 2 * 40 * 64
@@ -329,26 +143,6 @@ def test_a_candidate_that_diverges_keeps_the_weights_it_began_with(
     assert math.isnan(pd.read_parquet(stage / "metrics.parquet").loss.iloc[-1])
     after, before = (models.load(folder / "weights.pt").state for folder in (stage, start))
     assert all(torch.equal(after[name], before[name]) for name in before)
-
-
-def test_a_finished_training_is_not_repeated(tmp_path, make_dataset: Dataset, monkeypatch):
-    manifests = make_dataset(SHARDS, 2)
-    stage = run(tmp_path, manifests)
-    weights = (stage / "weights.pt").read_bytes()
-    (stage / "weights.pt").unlink()
-    monkeypatch.setattr(torch.optim.SGD, "step", lambda *_: pytest.fail("trained again"))
-    run(tmp_path, manifests)
-    assert (stage / "weights.pt").read_bytes() == weights
-
-
-def test_a_changed_training_starts_anew(tmp_path, make_dataset: Dataset):
-    manifests = make_dataset(SHARDS, 2)
-    stage = run(tmp_path, manifests)
-    changed = make_settings(RECIPE.model_copy(update={"base_lr": 0.25}))
-    run(tmp_path, manifests, changed)
-    assert len(list((stage / "checkpoints").iterdir())) == 1
-    fresh = run(tmp_path / "fresh", manifests, changed)
-    assert (stage / "weights.pt").read_bytes() == (fresh / "weights.pt").read_bytes()
 
 
 def test_an_image_found_broken_late_is_left_out_and_counted(

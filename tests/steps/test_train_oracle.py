@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_train import RECIPE, SHARDS, make_settings, run
+from trainings import RECIPE, SHARDS, make_settings, run
 
 from conftest import Dataset
 from semisup import loader, models, transforms
