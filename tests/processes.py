@@ -1,27 +1,34 @@
-"""Trainings as processes of their own that start at once: forked from one which has imported all.
+"""Processes that start at once: forked from one that has imported what they need.
 
-Else each would import for seconds, and there are dozens. Ranks are forked by the agent of torchrun,
-which can do that too. How a step really starts is tested in test_launch.py and by the pipelines.
+Else each would import for seconds, and there are dozens. What a process is they are: its memory,
+signals and end are its own. How steps and Snakemake really start is tested by the pipelines,
+test_launch.py and test_snakefile.py.
 """
 
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import psutil
 
 from small import ROOT
 
-TRAIN = "from semisup.steps import status_of, train\nsys.exit(status_of(train.main))"
-"""The program of a process, before which some write what goes wrong in it."""
-
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["semisup.steps.train", "torch._dynamo", "torch.distributed.launcher.api"]
+    [
+        "snakemakes",
+        "snakemake.cli",
+        "semisup.plan",
+        "semisup.steps.train",
+        "torch._dynamo",
+        "torch.distributed.launcher.api",
+    ]
 )
 ENVIRONMENT = {
     "PYTHONPATH": f"{ROOT}/workflow:{ROOT}/tests",
@@ -31,14 +38,17 @@ ENVIRONMENT = {
 
 
 class Process:
-    """A process and, if it is an agent, the ranks it started. What they say stands in a file."""
+    """A call of a function in a session of its own. What it says stands in a file."""
 
-    def __init__(self, program: str, arguments: list[str], said: Path, ranks: int = 1) -> None:
-        with mock.patch.dict(os.environ, ENVIRONMENT):
+    def __init__(
+        self, said: Path, function: Callable[..., None], *arguments: Any, folder: Path = ROOT
+    ) -> None:
+        environment = os.environ | ENVIRONMENT
+        with mock.patch.dict(os.environ, environment):
             forkserver.ensure_running()
         self.file = said
         self.own: ForkServerProcess = FORKS.Process(
-            target=_run, args=(program, arguments, said, ranks)
+            target=_call, args=(said, folder, environment, function, arguments)
         )
         self.own.start()
 
@@ -56,9 +66,9 @@ class Process:
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def wait(self) -> int:
+    def wait(self, seconds: float = 100) -> int:
         """The exit status; that of a signal is negative."""
-        self.own.join(100)
+        self.own.join(seconds)
         assert self.own.exitcode is not None, f"it still runs: {self.said()}"
         return self.own.exitcode
 
@@ -66,26 +76,19 @@ class Process:
         return self.file.read_text()
 
 
-def _run(program: str, arguments: list[str], said: Path, ranks: int) -> None:
+def _call(
+    said: Path,
+    folder: Path,
+    environment: dict[str, str],
+    function: Callable[..., None],
+    arguments: tuple[Any, ...],
+) -> None:
     multiprocessing.set_start_method(None, force=True)  # the usual one, not this one's
     os.setsid()
-    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), sys.stderr.fileno())
-    sys.argv[1:] = arguments
-    if ranks == 1:
-        _execute(program)
-    else:
-        _launch(program, ranks)
-
-
-def _execute(program: str) -> None:
-    exec(program, {"__name__": "__main__", "sys": sys})
-
-
-def _launch(program: str, ranks: int) -> None:
-    from torch.distributed.launcher import api
-
-    config = api.LaunchConfig(
-        1, 1, ranks, run_id="ranks", rdzv_backend="c10d", rdzv_endpoint="localhost:0",
-        max_restarts=0, start_method="fork",
-    )  # fmt: skip
-    api.elastic_launch(config, _execute)(program)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+    os.dup2(file, sys.stdout.fileno())
+    os.dup2(file, sys.stderr.fileno())
+    function(*arguments)

@@ -1,8 +1,6 @@
 """Jobs that a killed Snakemake has left behind; the real ones are in tests/slurm."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +10,7 @@ from snakemake.persistence.file import FilePersistence
 
 from semisup import orphans
 from small import ROOT
+from snakemakes import snakemake
 
 MANIFEST = "results/datasets/labeled/manifest-00000.json"
 
@@ -59,21 +58,20 @@ def test_a_run_whose_jobs_have_ended_or_never_were_goes_on(queue: Path) -> None:
     orphans.refuse_doubles(run_of(""))
 
 
-def test_what_a_job_made_without_its_snakemake_is_made_again(tmp_path: Path) -> None:
+def test_what_a_job_made_without_its_snakemake_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its record is written by the Snakemake that submitted it: without, no change would be seen."""
-    config = ["--configfile", str(ROOT / "tests/tiny.yaml"), "--directory", str(tmp_path)]
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    config = ["--configfile", str(ROOT / "tests/tiny.yaml")]
 
-    def snakemake(*arguments: str) -> str:
-        command = [str(Path(sys.executable).with_name("snakemake")), *config, *arguments, MANIFEST]
-        environment = os.environ | {"SLURM_JOB_ID": "7"}
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
+    def run(*arguments: str) -> str:
+        return snakemake(tmp_path, *config, *arguments, "--", MANIFEST)
 
-    snakemake("--cores", "1", "--mode", "remote", "--nolock")  # as the job itself runs it
+    run("--mode", "remote", "--nolock")  # as the job itself runs it
     assert (tmp_path / MANIFEST).exists()
     marks = FilePersistence(path=tmp_path / ".snakemake")
     assert marks._get_external_jobids([MANIFEST]) == {"7"}
-    assert "rule index_shards:" in snakemake("--dry-run", "--rerun-incomplete", "--")
-    snakemake("--cores", "1", "--rerun-incomplete", "--")
-    assert "Nothing to be done" in snakemake("--dry-run", "--")
+    assert "rule index_shards:" in run("--dry-run", "--rerun-incomplete")
+    run("--rerun-incomplete")
+    assert "Nothing to be done" in run("--dry-run")

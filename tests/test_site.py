@@ -3,8 +3,8 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import yaml
@@ -14,8 +14,7 @@ from semisup import site
 from semisup.config import Config
 from semisup.site import Nodes, Site
 from small import ROOT
-
-SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
+from snakemakes import snakemake
 
 
 def read(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> Site:
@@ -125,14 +124,10 @@ def test_nothing_of_a_site_is_in_the_configuration() -> None:
 def plan(folder: Path, **values: object) -> dict[str, str]:
     """What Snakemake says of a job of each rule, on a site with these values."""
     (folder / "site.yaml").write_text(yaml.safe_dump(values))
-    done = subprocess.run(
-        [SNAKEMAKE, "--profile", "slurm", "--dry-run", "--configfile", "tests/tiny.yaml",
-         "--directory", str(folder)],
-        cwd=ROOT, capture_output=True, text=True,
-        env={**os.environ, site.VARIABLE: str(folder / "site.yaml")},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return dict(re.findall(r"^rule (\w+):\n((?:    .*\n)+)", done.stdout, re.M))
+    options = ["--profile", "slurm", "--dry-run", "--configfile", "tests/tiny.yaml"]
+    with mock.patch.dict(os.environ, {site.VARIABLE: str(folder / "site.yaml")}):
+        said = snakemake(folder, *options)
+    return dict(re.findall(r"^rule (\w+):\n((?:    .*\n)+)", said, re.M))
 
 
 def test_the_profile_gives_every_rule_what_the_site_says(tmp_path) -> None:

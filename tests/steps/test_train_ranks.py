@@ -6,10 +6,9 @@ import pandas as pd
 import psutil
 import pytest
 import torch
-from trainings import RECIPE, SHARDS, SLOW, Training, make_settings
+from trainings import RECIPE, SHARDS, SLOW, TRAIN, Training, make_settings
 
 from conftest import Dataset, make_jpeg
-from processes import TRAIN
 from semisup import checkpoint, settings
 
 

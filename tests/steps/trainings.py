@@ -1,12 +1,14 @@
 """A training of a few steps, in the process of the tests or in others."""
 
+import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
 
 from conftest import make_jpeg
-from processes import TRAIN, Process
+from processes import Process
 from semisup import models, settings
 from semisup.config import Recipe
 from semisup.steps import train
@@ -17,6 +19,9 @@ SHARDS = [
     [(f"{s}-{i}", {"jpg": make_jpeg(9 * s + i), "cls": b"%d" % (i % 2)}) for i in range(9)]
     for s in range(2)
 ]
+TRAIN = "from semisup.steps import status_of, train\nsys.exit(status_of(train.main))"
+"""The program of a process, before which others write what goes wrong in it."""
+
 OFTEN = f"from semisup import training\ntraining._is_due = lambda *_: True\n{TRAIN}"
 """A checkpoint after every step."""
 
@@ -82,7 +87,7 @@ class Training:
             "--classes", str(self.stage / "classes.txt"),
             "--metrics", str(self.stage / "metrics.parquet"), "--workers", "2",
         ]  # fmt: skip
-        return Process(self.program, options, self.folder / "said", ranks)
+        return Process(self.folder / "said", _train, self.program, options, ranks)
 
     def finish(self, ranks: int = 1) -> "Training":
         process = self.start(ranks)
@@ -108,3 +113,31 @@ class Training:
         return {
             name: state[name] for name in state if "running" not in name and "tracked" not in name
         }
+
+
+def _train(program: str, options: list[str], ranks: int) -> None:
+    sys.argv[1:] = options
+    if ranks == 1:
+        _execute(program)
+    else:
+        _launch(program, ranks)
+
+
+def _execute(program: str) -> None:
+    """As Python does: the agent would tell the error of one rank only."""
+    try:
+        exec(program, {"__name__": "__main__", "sys": sys})
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def _launch(program: str, ranks: int) -> None:
+    """By the agent that torchrun is, which can fork the ranks too."""
+    from torch.distributed.launcher import api
+
+    config = api.LaunchConfig(
+        1, 1, ranks, run_id="ranks", rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        max_restarts=0, start_method="fork",
+    )  # fmt: skip
+    api.elastic_launch(config, _execute)(program)
