@@ -93,8 +93,12 @@ def make_features(folder: Path, num_unlabeled: int) -> None:
     tables.write_blocks(folder / "unlabeled.parquet", blocks(), schemas.FEATURES)
 
 
+FAISS = {"OPENBLAS_CORETYPE": "SKYLAKEX"} if "avx512f" in Path("/proc/cpuinfo").read_text() else {}
+"""Faiss's OpenBLAS chooses kernels for newer processors by itself that take up to five times as long."""
+
+
 def run(folder: Path, way: str, distance: float, count: int, script: str | Path = __file__) -> dict:
-    environment = os.environ | {"OMP_NUM_THREADS": str(THREADS)}
+    environment = os.environ | {"OMP_NUM_THREADS": str(THREADS)} | FAISS
     command = [sys.executable, str(script), str(folder), way, str(distance), str(count)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:

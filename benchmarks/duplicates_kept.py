@@ -53,48 +53,63 @@ def one(folder: Path, way: str, distance: float, max_pairs: int) -> dict:
     import torch
 
     from semisup import memory
-    from semisup.pairs import Closest, Nearest
 
     memory.keep_freed()
     torch.set_num_threads(THREADS)
     faiss.omp_set_num_threads(THREADS)
     evaluation = np.load(folder / "evaluation.npy")
     unlabeled = np.load(folder / "unlabeled.npy")
-    closest, nearest = Closest(max_pairs), Nearest(len(unlabeled))
     began, wall = time.process_time(), time.perf_counter()
     find = WAYS[way](evaluation, distance)
     built = time.process_time()
-    for start in range(0, len(unlabeled), BLOCK):
-        for query, match, apart in find(unlabeled[start : start + BLOCK], closest):
-            nearest.add(start + query, match, apart)
-            closest.add(apart, start + query, match)
-    columns = [nearest.match, nearest.distance, *closest.sorted()]
+    columns = find(unlabeled, max_pairs)
     done = time.process_time()
     digest = hashlib.sha256(b"".join(column.tobytes() for column in columns)).hexdigest()
     return {
         "way": way, "distance": distance, "count": max_pairs, "cpu_seconds": done - built,
         "seconds": time.perf_counter() - wall, "build_cpu_seconds": built - began,
-        "num_pairs": min(closest.count, max_pairs), "peak_mb": peak_mb(),
+        "num_pairs": len(columns[-1]) if columns else 0, "peak_mb": peak_mb(),
         "digest": digest if way in EXACT else "",
     }  # fmt: skip
 
 
 def ours(evaluation, distance):
+    from semisup.features import Features
     from semisup.neighbors import Neighbors
+    from semisup.search import search
+    from semisup.steps.find_duplicates import SAMPLE
 
     neighbors = Neighbors(evaluation, distance)
-    return lambda queries, closest: neighbors.within(queries, lambda: closest.cut)
+
+    def find(unlabeled, max_pairs):
+        blocks = in_blocks(unlabeled)
+        step = len(unlabeled) // SAMPLE
+        sample = [Features(np.arange(SAMPLE), unlabeled[: step * SAMPLE : step])]
+
+        def read():
+            return (Features(np.arange(first, first + len(own)), own) for first, own in blocks)
+
+        found = search(read, sample, len(unlabeled), neighbors, max_pairs)
+        return [found.identity, found.match, found.distance, *found.closest.sorted()]
+
+    return find
+
+
+def in_blocks(unlabeled):
+    return [(first, unlabeled[first : first + BLOCK]) for first in range(0, len(unlabeled), BLOCK)]
 
 
 def faiss_flat(evaluation, distance):
     """Exact distances of what may be the nearest, and of what may be among the closest, alone."""
     import faiss
 
+    from semisup.pairs import Closest, Nearest
+
     index = faiss.IndexFlatL2(evaluation.shape[1])
     theirs = evaluation.astype(np.float32)
     index.add(theirs)
 
-    def find(queries, closest):
+    def near(queries, closest):
         own = queries.astype(np.float32)
         limits, squares, match = index.range_search(own, distance**2 + SLACK)
         counts = np.diff(limits.astype(np.int64))
@@ -118,6 +133,15 @@ def faiss_flat(evaluation, distance):
         close = apart <= np.float32(distance)
         yield query[close], match[close], apart[close]
 
+    def find(unlabeled, max_pairs):
+        closest, nearest = Closest(max_pairs), Nearest(len(unlabeled))
+        for first, own in in_blocks(unlabeled):
+            for query, match, apart in near(own, closest):
+                nearest.add(first + query, match, apart)
+                closest.add(apart, first + query, match)
+        rows = np.flatnonzero(nearest.match >= 0)
+        return [rows, nearest.match[rows], nearest.distance[rows], *closest.sorted()]
+
     return find
 
 
@@ -127,9 +151,10 @@ def faiss_range_search(evaluation, distance):
     index = faiss.IndexFlatL2(evaluation.shape[1])
     index.add(evaluation.astype(np.float32))
 
-    def find(queries, closest):
-        index.range_search(queries.astype(np.float32), distance**2)
-        return ()
+    def find(unlabeled, max_pairs):
+        for _, own in in_blocks(unlabeled):
+            index.range_search(own.astype(np.float32), distance**2)
+        return []
 
     return find
 

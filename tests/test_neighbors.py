@@ -65,9 +65,10 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, float]:
 def test_pairs_and_distances_are_those_of_brute_force(case, dtype, tile) -> None:
     index, queries, distance = case
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbors, "PREFIXES", (2, 8, 32))
+        patch.setattr(neighbors, "WIDTHS", (7, 13, 37))
+        patch.setattr(neighbors, "QUERIES", tile)
         patch.setattr(neighbors, "TILE", tile)
-        patch.setattr(neighbors, "GROUP", min(tile, 128))
+        patch.setattr(neighbors, "GROUP", min(tile, 64))
         patch.setattr(neighbors, "_is_bfloat16_fast", lambda device: dtype == torch.bfloat16)
         assert search(index, queries, distance) == brute_force(index, queries, distance)
 
@@ -85,9 +86,10 @@ def test_what_is_kept_is_that_of_brute_force_whatever_is_left_out(case, dtype, t
     pairs = brute_force(index, queries, distance)
     closest, nearest = Closest(limit), Nearest(len(queries))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbors, "PREFIXES", (2, 8, 32))
+        patch.setattr(neighbors, "WIDTHS", (7, 13, 37))
+        patch.setattr(neighbors, "QUERIES", tile)
         patch.setattr(neighbors, "TILE", tile)
-        patch.setattr(neighbors, "GROUP", min(tile, 128))
+        patch.setattr(neighbors, "GROUP", min(tile, 64))
         patch.setattr(neighbors, "_is_bfloat16_fast", lambda device: dtype == torch.bfloat16)
         search = Neighbors(index, distance)
         for start in range(0, len(queries), 13):
@@ -104,6 +106,7 @@ def test_what_is_kept_is_that_of_brute_force_whatever_is_left_out(case, dtype, t
 
 def test_few_pairs_are_found_where_few_are_kept(monkeypatch) -> None:
     monkeypatch.setattr(neighbors, "TILE", 128)
+    monkeypatch.setattr(neighbors, "QUERIES", 128)
     index, queries = features(2000, 1, 24), features(2000, 2, 24)
     search, closest = Neighbors(index, 1.2), Closest(100)
     num_found = 0
@@ -114,16 +117,16 @@ def test_few_pairs_are_found_where_few_are_kept(monkeypatch) -> None:
     assert len(queries) <= num_found < num_close / 20
 
 
-@pytest.mark.parametrize("prefix", [1, 8, 64])
+@pytest.mark.parametrize("width", [6, 13, 69])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_no_prefix_loses_a_pair(prefix, dtype, monkeypatch) -> None:
+def test_no_width_loses_a_pair(width, dtype, monkeypatch) -> None:
     """The bound, at its tightest: pairs at all distances around the threshold."""
     monkeypatch.setattr(neighbors, "_is_bfloat16_fast", lambda device: dtype == torch.bfloat16)
     index = features(50, 1, 64)
     away = np.linspace(0.25, 0.35, 50)[:, None] * features(50, 2, 64)
     queries = (index + away).astype(np.float16)
     index_of = Neighbors(index, 0.3)
-    index_of._use_prefix(prefix, index_of.index)
+    index_of._use_width(width, index_of.index.float() @ index_of.axes, index_of.squares)
     found = [tuple(row) for p in index_of.within(queries) for row in zip(*p[:2], strict=True)]
     assert sorted(found) == [(i, j) for i, j, _ in brute_force(index, queries, 0.3)]
     assert 10 < len(found) < 45

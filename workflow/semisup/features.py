@@ -5,6 +5,7 @@ Half precision halves the store and makes distances exact: a float16 of at most 
 float64. No order of summation, no thread and no processor changes it.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,9 @@ import pyarrow.compute as pc
 
 from semisup import schemas, tables
 from semisup.tables import DataError
+
+SAMPLED = 8
+"""Row groups that a sample is taken from, at most."""
 
 
 class Features(NamedTuple):
@@ -39,6 +43,20 @@ def read_features(path: Path) -> Iterator[Features]:
             table = file.read_row_group(group)
             if len(table):
                 yield Features(tables.identity(table), unpack(table["feature"], path))
+
+
+def read_sample(path: Path, count: int) -> list[Features]:
+    """About ``count`` images from all over a part; a few of its row groups are read."""
+    taken = []
+    with tables.open_table(path, schemas.FEATURES) as file:
+        groups = range(0, file.num_row_groups, math.ceil(file.num_row_groups / SAMPLED) or 1)
+        for group in groups:
+            table = file.read_row_group(group)
+            if len(table):
+                every = math.ceil(len(table) * len(groups) / count)
+                identity, vectors = tables.identity(table), unpack(table["feature"], path)
+                taken.append(Features(identity[::every], vectors[::every]))
+    return taken
 
 
 def read_all(paths: list[Path]) -> Features:

@@ -1,6 +1,7 @@
 """Pairs of images of U and evaluation images within a distance: exact, and streaming."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -10,19 +11,25 @@ import torch.nn.functional as nn
 
 from semisup import devices
 
-TILE = 2048
-"""Images of U and evaluation images compared at a time on a CPU: their products stay in its cache."""
+warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
 
-GROUP = 128
-"""Products of one query of which the largest is looked at first: in most groups none is large."""
+QUERIES, TILE = 512, 12_288
+"""Images of U and evaluation images compared at a time on a CPU: their bounds stay in its cache."""
 
-RECHECKED = 2**17
-"""Numbers in the features whose distances a CPU computes at a time: they too stay in its cache."""
+GROUP = 64
+"""Bounds of one query of which the smallest is looked at first: in most groups none is small."""
 
-PREFIXES = (32, 64, 128, 256)
+WIDTHS = (32, 64, 128, 256)
+"""Columns of shortened features, of which five are no coordinates: a product likes whole blocks."""
 
-SAMPLE, CHOSEN_AGAIN = 256, 0.9
-"""Images of U by which the prefix is chosen; again when pairs up to this part of the distance count."""
+SAMPLE, CHOSEN_AGAIN = 128, 0.6
+"""Images of U by which the width is chosen; again when pairs up to this part of the distance count."""
+
+OTHERS = 5
+"""Columns of shortened features that are no coordinates."""
+
+SOME = 1024
+"""Images of the index by which the width is chosen."""
 
 BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 """Integers of the same length: they compare ten times as fast as bfloat16."""
@@ -36,12 +43,13 @@ class Pairs(NamedTuple):
     distance: np.ndarray  # float32
 
 
-class Short(NamedTuple):
-    """Features cut short, see Neighbors: what bounds their products with others."""
+class Cut(NamedTuple):
+    """Features cut short, and lengths, rounded up, of what was lost."""
 
-    short: torch.Tensor  # prefix and length of the rest, of low precision
-    length: torch.Tensor
-    lost: torch.Tensor  # length of what low precision took from ``short``
+    prefix: torch.Tensor  # of low precision
+    rest: torch.Tensor  # what is not in the prefix
+    lost: torch.Tensor  # what low precision took from it
+    length: torch.Tensor  # of the prefix
 
 
 class Neighbors:
@@ -53,25 +61,22 @@ class Neighbors:
 
     The bound: rotate both sets by the principal axes of the index and cut each feature into a prefix
     and a rest. By Cauchy and Schwarz x . y is at most the product of the prefixes plus that of the
-    lengths of the rests, which is one product of matrices with as many columns as the prefix and one
-    more. In bfloat16, and with every rounding on the side of the candidates.
+    lengths of the rests. Half the squared distance, (x . x + y . y) / 2 - x . y, is then at least one
+    product of matrices, in which low precision is accounted for by columns of its own. As it is near
+    zero for the pairs that matter, bfloat16 is precise where it has to be.
     """
 
     def __init__(self, vectors: np.ndarray, distance: float) -> None:
         """``vectors``: float16 (images, dimensions), at least one; pairs up to ``distance`` count."""
         self.distance = float(np.float32(distance))
         self.device = devices.choose_device()
-        larger = 1 if self.device.type == "cpu" else 16
-        self.tile = TILE * larger
-        self.rechecked = max(RECHECKED * larger**2 // vectors.shape[1], 1)
-        padding = -len(vectors) % GROUP  # whole groups: with images that are infinitely far away
-        self.index = nn.pad(torch.from_numpy(vectors).to(self.device).float(), (0, 0, 0, padding))
-        self.squares = _inner(self.index, self.index)
-        self.squares[len(vectors) :] = math.inf
-        self.prefix, self.chosen_for = 0, math.inf
+        self.queries = QUERIES * (1 if self.device.type == "cpu" else 16)
+        self.index = torch.from_numpy(vectors).to(self.device).double()
+        self.squares = _squares(self.index)
+        self.width, self.chosen_for = 0, math.inf
         self.dtype = torch.bfloat16 if _is_bfloat16_fast(self.device) else torch.float32
-        exact = self.index.cpu().double()
-        self.axes = torch.linalg.eigh(exact.T @ exact).eigenvectors.flip(1).float().to(self.device)
+        axes = torch.linalg.eigh(self.index.T @ self.index).eigenvectors.flip(1)
+        self.axes = axes.float()
 
     def within(
         self, queries: np.ndarray, cut: Callable[[], float] | None = None
@@ -82,33 +87,43 @@ class Neighbors:
         what ``cut`` returns, which may fall while pairs come. A few others may be among them.
         """
         vectors = torch.from_numpy(queries).to(self.device)
-        for start in range(0, len(vectors), self.tile):
-            block = vectors[start : start + self.tile].float()
+        for start in range(0, len(vectors), self.queries):
+            block = vectors[start : start + self.queries].double()
             wanted = self._wanted(cut)
             if wanted < CHOSEN_AGAIN * self.chosen_for:
-                self._choose_prefix(block[:SAMPLE], wanted)
+                self._choose_width(block[:SAMPLE], wanted)
             for query, match, distance in self._within(block, cut):
                 found = (query + start, match, distance)
                 yield Pairs(*(each.cpu().numpy() for each in found))
 
+    def quantile(self, queries: np.ndarray, share: float) -> float:
+        """About the distance up to which this share of all pairs with some queries is; else infinite."""
+        vectors = torch.from_numpy(queries).to(self.device).float()
+        inner = vectors @ self.index.float().T
+        squares = (vectors * vectors).sum(1)[:, None] + self.squares.float() - 2 * inner
+        count = math.ceil(share * squares.numel())
+        if not 0 < count < squares.numel():
+            return math.inf
+        return math.sqrt(max(float(squares.flatten().kthvalue(count).values), 0.0))
+
     def _within(
         self, block: torch.Tensor, cut: Callable[[], float] | None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        squares = _inner(block, block)
-        own = self._shorten(block, squares, self.prefix)
+        squares = _squares(block)
+        own = self._shorten(block.float() @ self.axes[:, : self.width - OTHERS], squares)
         nearest = torch.full((len(block),), self.distance, device=self.device)
-        for first in range(0, len(self.index), self.tile):
-            products = _groups(own.short @ self.short.short[first : first + self.tile].T)
-            largest = products.amax(2)
+        for first in range(0, len(self.short), TILE):
+            bounds = _groups(own @ self.short[first : first + TILE].T)
+            least = bounds.amin(2)
             wanted = self._wanted(cut)
             if wanted < self.distance:
                 # One distance for each query says how far its nearest is at most.
                 limit = nearest.clamp(min=wanted)
-                query, match = _largest(products, largest, self._threshold(own, squares, limit))
+                query, match = _least(bounds, least, self._threshold(squares, limit))
                 apart = self._distance(block, squares, query, first + match)
                 nearest[query] = torch.minimum(nearest[query], apart)
             limit = nearest.clamp(min=wanted)
-            query, match = _above(products, largest, self._threshold(own, squares, limit))
+            query, match = _below(bounds, least, self._threshold(squares, limit))
             match = first + match
             apart = self._distance(block, squares, query, match)
             close = (apart <= limit.index_select(0, query)).nonzero()[:, 0]
@@ -119,105 +134,125 @@ class Neighbors:
         """Pairs up to this distance count, whatever their query."""
         return max(min(cut(), self.distance), 0.0) if cut else self.distance
 
-    def _choose_prefix(self, sample: torch.Tensor, wanted: float) -> None:
-        """The prefix that costs least: its product of matrices, and the distances it leaves to do.
+    def _choose_width(self, sample: torch.Tensor, wanted: float) -> None:
+        """The width that costs least: its product of matrices, and the distances it leaves to do.
 
         The weights are measured times, on some of both sets; whatever is chosen, the pairs are the same.
         """
         costs, self.chosen_for = {}, wanted
-        dimensions = self.index.shape[1]
-        squares = _inner(sample, sample)
+        squares = _squares(sample)
         limit = torch.full((len(sample),), wanted, device=self.device)
         if wanted < self.distance:
-            nearest = squares + (self.squares.float() - 2 * sample @ self.index.T).amin(1)
-            limit = nearest.clamp(min=0).sqrt().float().clamp(max=self.distance).clamp(min=wanted)
-        some = self.index[:: math.ceil(len(self.index) / TILE)]
-        some = some[: max(len(some) // GROUP, 1) * GROUP]
-        for prefix in [p for p in PREFIXES if p < dimensions] + [dimensions]:
-            self._use_prefix(prefix, some)
-            own = self._shorten(sample, squares, prefix)
-            products = _groups(own.short @ self.short.short.T)
-            left = int((products >= self._threshold(own, squares, limit)[:, None, None]).sum())
-            costs[prefix] = len(sample) * len(some) * (prefix + 40) + left * 4e4
-        self._use_prefix(min(costs, key=costs.__getitem__), self.index)
+            inner = sample.float() @ self.index.float().T
+            nearest = (squares.float() + (self.squares.float() - 2 * inner).amin(1)).clamp(min=0)
+            limit = nearest.sqrt().clamp(max=self.distance).clamp(min=wanted)
+        every = math.ceil(len(self.index) / SOME)
+        some, turned = (each.float() @ self.axes for each in (self.index[::every], sample))
+        whole = len(self.axes) + OTHERS
+        for width in [each for each in WIDTHS if each < whole] + [whole]:
+            self._use_width(width, some, self.squares[::every])
+            bounds = _groups(self._shorten(turned, squares) @ self.short.T)
+            left = int((bounds <= self._threshold(squares, limit)[:, None, None]).sum())
+            costs[width] = len(turned) * len(some) * (width + 200) + left * 3e5
+        width = min(costs, key=costs.__getitem__)
+        turned = self.index.float() @ self.axes[:, : width - OTHERS]
+        self._use_width(width, turned, self.squares)
 
-    def _use_prefix(self, prefix: int, index: torch.Tensor) -> None:
-        self.prefix = prefix
-        self.short = self._shorten(index, _inner(index, index), prefix)
-        self.longest, self.most_lost = float(self.short.length.max()), float(self.short.lost.max())
+    def _use_width(self, width: int, turned: torch.Tensor, squares: torch.Tensor) -> None:
+        """Cut the index, or some of it, short: the second factor of the bounds."""
+        self.width = width
+        cut = self._cut(turned, squares)
+        half = squares / 2 - 0.5
+        self.most = float(squares.max()), float(half.abs().max())
+        half -= half.abs() * torch.finfo(self.dtype).eps
+        others = [cut.rest, _up(squares.sqrt(), self.dtype), cut.lost, half, torch.ones_like(half)]
+        short = torch.cat([cut.prefix, torch.stack(others, 1).to(self.dtype)], 1)
+        padding = -len(short) % GROUP  # whole groups: with images that are infinitely far away
+        self.short = nn.pad(short, (0, 0, 0, padding))
+        self.short[len(short) :, -2] = math.inf
 
-    def _shorten(self, vectors: torch.Tensor, squares: torch.Tensor, prefix: int) -> Short:
-        first = vectors @ self.axes[:, :prefix]
-        # Rounding up the rest can only add candidates.
-        rest = (squares.float() - _inner(first, first).float()).clamp(min=0)
-        rest += _rounding(len(self.axes), prefix) * squares.float()
-        exact = torch.cat([first, rest.sqrt()[:, None]], 1)
-        short = exact.to(self.dtype)
-        up = 1 + 1e-3  # far more than float32 may lose in a length
-        lost = torch.linalg.vector_norm(short.float() - exact, dim=1) * up
-        return Short(short, torch.linalg.vector_norm(exact, dim=1) * up, lost)
+    def _shorten(self, turned: torch.Tensor, squares: torch.Tensor) -> torch.Tensor:
+        """The first factor of the bounds: what they are at least, less x . x / 2 - 1 / 2.
 
-    def _threshold(self, own: Short, squares: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:
-        """What the product of two shortened features reaches if they are this close, as bits.
-
-        2 x . y = x.x + y.y - distance^2, minus what rounding may take: of both factors, of sums in
-        float32, of the rotation. Rounding of the product itself keeps order.
+        With x = a + e, a what is left of x's prefix in low precision, and y = b + f, x . y is at most
+        a . b + |e| |y| + |a| |f|, and the product of the rests.
         """
-        least = (squares + self.squares.min() - limit.double() ** 2 * (1 + 1e-6)) / 2
-        least -= own.lost * (self.longest + self.most_lost) + own.length * self.most_lost
-        least -= _rounding(len(self.axes), self.prefix) * own.length * self.longest
-        bits = BITS[self.dtype]
-        return torch.where(least > 0, least.to(self.dtype).view(bits), torch.iinfo(bits).min)
+        cut = self._cut(turned, squares)
+        ones = torch.ones_like(cut.rest)
+        others = torch.stack([-cut.rest, -cut.lost, -cut.length, ones, ones], 1)
+        return torch.cat([-cut.prefix, others.to(self.dtype)], 1)
+
+    def _cut(self, turned: torch.Tensor, squares: torch.Tensor) -> Cut:
+        exact = turned[:, : self.width - OTHERS].double()
+        prefix = exact.to(self.dtype)
+        kept = prefix.double()
+        # Of a length: of each coordinate float32 may lose 2^-24 for each number of its sum.
+        rounding = math.sqrt(exact.shape[1]) * (len(self.axes) + 4) * 2.0**-24
+        rest = (squares - _squares(exact)).clamp(min=0) + 3 * rounding * squares
+        lost = torch.linalg.vector_norm(kept - exact, dim=1) + rounding * squares.sqrt()
+        lengths = rest.sqrt(), lost, torch.linalg.vector_norm(kept, dim=1)
+        return Cut(prefix, *(_up(each, self.dtype) for each in lengths))
+
+    def _threshold(self, squares: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:
+        """What the product of two shortened features is at most if they are this close, as bits.
+
+        With what sums in float32 may lose. Rounding of the product itself keeps order.
+        """
+        longest, half = self.most
+        terms = 1 + half + 2 * (squares * longest).sqrt()
+        most = limit.double() ** 2 * (0.5 + 1e-6) - (squares / 2 - 0.5)
+        most += 2 * (self.width + 2) * 2.0**-24 * terms
+        # Below zero the order of bits is another one, but all of it is below zero.
+        return most.clamp(min=0).to(self.dtype).view(BITS[self.dtype])
 
     def _distance(
         self, block: torch.Tensor, squares: torch.Tensor, query: torch.Tensor, match: torch.Tensor
     ) -> torch.Tensor:
-        """How far apart some pairs are, rounded once."""
-        inner = torch.empty(len(query), dtype=torch.float64, device=self.device)
-        for first in range(0, len(query), self.rechecked):
-            here = slice(first, first + self.rechecked)
-            own, theirs = (
-                block.index_select(0, query[here]),
-                self.index.index_select(0, match[here]),
-            )
-            inner[here] = _inner(own, theirs)
+        """How far apart some pairs are, queries ascending, rounded once."""
+        rows = torch.arange(len(block) + 1, device=self.device)
+        wanted = torch.sparse_csr_tensor(
+            torch.searchsorted(query, rows), match, torch.zeros_like(match, dtype=torch.float64),
+            size=(len(block), len(self.index)), check_invariants=False,
+        )  # fmt: skip
+        # No copy of the features of each pair: a third of the time.
+        inner = torch.sparse.sampled_addmm(wanted, block, self.index.T, beta=0.0).values()
         both = squares.index_select(0, query) + self.squares.index_select(0, match)
         return (both - 2 * inner).sqrt().float()
 
 
-def _rounding(dimensions: int, prefix: int) -> float:
-    """What float32 may lose in the rotation of two features of length 1, and in their sums."""
-    return 4 * math.sqrt(prefix + 1) * dimensions * 2.0**-24
+def _squares(vectors: torch.Tensor) -> torch.Tensor:
+    """Exact for features: a float64 holds the sum."""
+    return (vectors * vectors).sum(1)
 
 
-def _inner(some: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Inner products of rows, exact for float16: a float32 holds each product, a float64 the sum."""
-    return (some * others).sum(1, dtype=torch.float64)
+def _up(lengths: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """More than they are, even after rounding."""
+    return lengths * (1 + torch.finfo(dtype).eps)
 
 
-def _groups(products: torch.Tensor) -> torch.Tensor:
-    """The products of each query in groups, as bits: these have their order where it is positive."""
-    return products.view(BITS[products.dtype]).view(len(products), -1, GROUP)
+def _groups(bounds: torch.Tensor) -> torch.Tensor:
+    """The bounds of each query in groups, as bits: these have their order where it is positive."""
+    return bounds.view(BITS[bounds.dtype]).view(len(bounds), -1, GROUP)
 
 
-def _largest(
-    products: torch.Tensor, largest: torch.Tensor, threshold: torch.Tensor
+def _least(
+    bounds: torch.Tensor, least: torch.Tensor, threshold: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Row and column of the largest product of each row that has one which reaches its threshold."""
-    most, group = largest.max(1)
-    row = (most >= threshold).nonzero()[:, 0]
+    """Row and column of the least bound of each row that has one which is up to its threshold."""
+    most, group = least.min(1)
+    row = (most <= threshold).nonzero()[:, 0]
     group = group[row]
-    return row, group * GROUP + products[row, group].argmax(1)
+    return row, group * GROUP + bounds[row, group].argmin(1)
 
 
-def _above(
-    products: torch.Tensor, largest: torch.Tensor, threshold: torch.Tensor
+def _below(
+    bounds: torch.Tensor, least: torch.Tensor, threshold: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows and columns of what reaches the threshold of its row."""
-    row, group = (largest >= threshold[:, None]).nonzero(as_tuple=True)
+    """Rows and columns of what is up to the threshold of its row, in that order."""
+    row, group = (least <= threshold[:, None]).nonzero(as_tuple=True)
     # A copy of whole groups: index_select is several times as fast as indexing.
-    some = products.view(-1, GROUP).index_select(0, row * largest.shape[1] + group)
-    which, column = (some >= threshold.index_select(0, row)[:, None]).nonzero(as_tuple=True)
+    some = bounds.view(-1, GROUP).index_select(0, row * least.shape[1] + group)
+    which, column = (some <= threshold.index_select(0, row)[:, None]).nonzero(as_tuple=True)
     return row.index_select(0, which), group.index_select(0, which) * GROUP + column
 
 

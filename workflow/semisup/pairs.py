@@ -72,11 +72,12 @@ class Closest:
     """The ``limit`` closest pairs of all that are added, in any order.
 
     The order is total: distance, then the columns after it, so what is kept does not depend on how
-    pairs come in blocks and parts. Memory: twice the limit, and a block.
+    pairs come in blocks and parts. Memory: five quarters of the limit, and a block.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit, self.cut, self.count = limit, math.inf, 0
+    def __init__(self, limit: int, cut: float = math.inf) -> None:
+        """``cut``: what is further apart is left out, as where so many pairs are known to be closer."""
+        self.limit, self.cut, self.count = limit, cut, 0
         self.blocks: list[list[np.ndarray]] = []
 
     def add(self, distance: np.ndarray, *others: np.ndarray) -> None:
@@ -84,7 +85,7 @@ class Closest:
         kept = np.flatnonzero(distance <= self.cut)
         self.blocks.append([column[kept] for column in (distance, *others)])
         self.count += len(kept)
-        if self.count > 2 * self.limit:
+        if self.count > self.limit * 5 // 4:
             self.blocks = [self._kept()]
             self.count = self.limit
             self.cut = float(self.blocks[0][0].max(initial=-1))

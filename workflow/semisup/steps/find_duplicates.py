@@ -1,18 +1,22 @@
 """Find the images of one part of a dataset that are close to an evaluation image. No network."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from semisup import memory, schemas, settings, tables
-from semisup.features import check_dimensions, read_features
+from semisup.features import Features, check_dimensions, read_features, read_sample
 from semisup.neighbors import Neighbors
-from semisup.pairs import Closest, Evaluation, Nearest, read_evaluation
+from semisup.pairs import Closest, Evaluation, read_evaluation
 from semisup.samples import parts_of, read_samples
+from semisup.search import Found, search
 from semisup.steps import run
+
+SAMPLE = 128
+"""Images by which the search learns about how far apart the closest pairs are."""
 
 log = logging.getLogger("semisup")
 
@@ -36,23 +40,22 @@ def main(
     sets = settings.evaluation
     evaluation = read_evaluation(_parts(sets, evaluation_features))
     neighbors = Neighbors(evaluation.images.vectors, settings.record_distance)
-    closest, found, num_images = Closest(settings.max_pairs), [], 0
-    for block in read_features(features):
-        check_dimensions(block, evaluation.images, path=features)
-        own = Nearest(len(block.identity))
-        for close in neighbors.within(block.vectors, lambda: closest.cut):
-            own.add(*close)
-            closest.add(close.distance, block.identity[close.query], close.match)
-        rows = np.flatnonzero(own.match >= 0)
-        found.append((block.identity[rows], own.match[rows], own.distance[rows]))
-        num_images += len(block.identity)
+    sample = read_sample(features, SAMPLE)
+    check_dimensions(evaluation.images, *sample, path=features)
+    found = search(
+        lambda: _read(features, evaluation),
+        sample,
+        tables.count_rows(features),
+        neighbors,
+        settings.max_pairs,
+    )
     _write_nearest(nearest, found, evaluation)
     manifests = _parts(sets, evaluation_manifests)
-    _write_pairs(pairs, closest, manifest, manifests, evaluation)
+    _write_pairs(pairs, found.closest, manifest, manifests, evaluation)
     log.info(
         "%d images, %d of them close to one of %d evaluation images; the %d closest pairs kept",
-        num_images, sum(len(rows) for rows, *_ in found), len(evaluation.dataset),
-        min(closest.count, settings.max_pairs),
+        found.num_images, len(found.match), len(evaluation.dataset),
+        min(found.closest.count, settings.max_pairs),
     )  # fmt: skip
 
 
@@ -61,14 +64,16 @@ def _parts(sets: dict[str, int], firsts: list[Path]) -> dict[str, list[Path]]:
     return {name: tables.part_paths(first, sets[name]) for name, first in names}
 
 
-def _write_nearest(
-    path: Path, found: Sequence[tuple[np.ndarray, ...]], evaluation: Evaluation
-) -> None:
-    empty = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-    identity, match, distance = map(np.concatenate, zip(empty, *found, strict=True))
-    shard_ids, sample_indices = tables.split_identity(identity)
-    columns = {"shard_id": shard_ids, "sample_index": sample_indices, "distance": distance}
-    tables.write_table(path, columns | evaluation.match_columns(match), schemas.NEAREST)
+def _read(path: Path, evaluation: Evaluation) -> Iterator[Features]:
+    for block in read_features(path):
+        check_dimensions(block, evaluation.images, path=path)
+        yield block
+
+
+def _write_nearest(path: Path, found: Found, evaluation: Evaluation) -> None:
+    shard_ids, sample_indices = tables.split_identity(found.identity)
+    columns = {"shard_id": shard_ids, "sample_index": sample_indices, "distance": found.distance}
+    tables.write_table(path, columns | evaluation.match_columns(found.match), schemas.NEAREST)
 
 
 def _write_pairs(

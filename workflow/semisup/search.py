@@ -1,0 +1,61 @@
+"""The search of near-duplicates in a part of U: the nearest of each image, and the closest pairs."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from semisup.features import Features
+from semisup.neighbors import Neighbors
+from semisup.pairs import Closest, Nearest
+
+MARGIN = 1.5
+"""How many times as many pairs as are kept should be within the cut that a sample suggests."""
+
+
+class Found(NamedTuple):
+    """Rows of the evaluation images that are nearest to images of U, and pairs of identity and row."""
+
+    identity: np.ndarray
+    match: np.ndarray
+    distance: np.ndarray
+    closest: Closest
+    num_images: int
+
+
+def search(
+    read: Callable[[], Iterator[Features]],
+    sample: list[Features],
+    num_images: int,
+    neighbors: Neighbors,
+    max_pairs: int,
+) -> Found:
+    """``read`` begins anew at every call; ``sample``: some of the ``num_images`` images it reads.
+
+    Which pairs are the closest of all is known at the end only. Where the sample says about how far
+    apart they are, few others are looked at. If it said too little, all is searched again without.
+    """
+    share = MARGIN * max_pairs / max(num_images * len(neighbors.index), 1)
+    likely = math.inf
+    if sample:
+        likely = neighbors.quantile(np.concatenate([block.vectors for block in sample]), share)
+    found = _search(read(), neighbors, Closest(max_pairs, likely))
+    if found.closest.count < max_pairs and likely < neighbors.distance:
+        found = _search(read(), neighbors, Closest(max_pairs))
+    return found
+
+
+def _search(blocks: Iterator[Features], neighbors: Neighbors, closest: Closest) -> Found:
+    found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+    num_images = 0
+    for block in blocks:
+        own = Nearest(len(block.identity))
+        for close in neighbors.within(block.vectors, lambda: closest.cut):
+            own.add(*close)
+            closest.add(close.distance, block.identity[close.query], close.match)
+        rows = np.flatnonzero(own.match >= 0)
+        found.append((block.identity[rows], own.match[rows], own.distance[rows]))
+        num_images += len(block.identity)
+    identity, match, distance = map(np.concatenate, zip(*found, strict=True))
+    return Found(identity, match, distance, closest, num_images)
