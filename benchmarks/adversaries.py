@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import score_files
 
-from semisup.scores import merge, write_scores
+from semisup.merging import merge
+from semisup.scores import write_scores
 from semisup.selection import Cut, Ranked
 
 NUM_PARTS, NUM_IMAGES, NUM_CLASSES, K, ROUNDS = 10, 100_000, 1000, 1600, 3

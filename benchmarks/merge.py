@@ -20,7 +20,8 @@ Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def ours(paths: list[str], k: int, threads: int = 2, again: int = 1) -> Columns:
     from semisup import memory
-    from semisup.scores import Rows, ScoreTable, merge
+    from semisup.merging import merge
+    from semisup.scores import Rows, ScoreTable
     from semisup.selection import Cut
 
     class Again(ScoreTable):

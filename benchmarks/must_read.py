@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from semisup import memory
-from semisup.scores import ScoreTable, merge
+from semisup.merging import merge
+from semisup.scores import ScoreTable
 from semisup.selection import Cut
 
 HERE = Path(__file__).resolve().parent

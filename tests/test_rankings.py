@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semisup import schemas, tables
+from semisup.merging import count_ahead, merge
 from semisup.rankings import LogitTable, _match, look_up
-from semisup.scores import Rows, count_ahead, merge, write_scores
+from semisup.scores import Rows, write_scores
 from semisup.selection import TIERS, Cut, Ranked, concatenate
 
 

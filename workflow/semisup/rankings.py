@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from semisup import schemas, tables
+from semisup.merging import Allowed, OpenPart
 from semisup.samples import samples_path
-from semisup.scores import DAMAGED, EVERY, NO_END, Allowed, OpenPart, Rows, ScoreTable, Tier
+from semisup.scores import DAMAGED, EVERY, NO_END, Rows, ScoreTable, Tier
 from semisup.selection import Ranked, concatenate, contains, drawn, lowest_log_odds, random_bits
 from semisup.settings import Select
 from semisup.tables import DataError

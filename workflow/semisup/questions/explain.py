@@ -10,10 +10,11 @@ import pyarrow as pa
 from semisup import memory, schemas, tables, tars
 from semisup.ledger import ClassSummary
 from semisup.lookup import rows_with
+from semisup.merging import count_ahead
 from semisup.questions import Selected, open_selection
 from semisup.rankings import allowed_rows
 from semisup.samples import samples_path
-from semisup.scores import ScoreTable, count_ahead
+from semisup.scores import ScoreTable
 from semisup.selection import Ranked, drawn, lowest_log_odds, score_of
 from semisup.steps import run
 from semisup.tables import DataError

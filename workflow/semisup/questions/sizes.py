@@ -13,9 +13,10 @@ import pandas as pd
 import pyarrow as pa
 
 from semisup import memory, schemas, tables
+from semisup.merging import Wanted, find, gather
 from semisup.questions import Selected, open_selection
 from semisup.rankings import allowed_rows, look_up
-from semisup.scores import ScoreTable, Wanted, find, gather
+from semisup.scores import ScoreTable
 from semisup.selection import Cut, Last, Ranked, class_sizes, concatenate, score_of, take_ties
 from semisup.steps import run
 from semisup.tables import DataError

@@ -12,11 +12,12 @@ import pyarrow as pa
 from semisup import memory, schemas, settings, tables
 from semisup.changes import record_changes
 from semisup.ledger import ClassSummary, ImageCounts
+from semisup.merging import merge
 from semisup.rankings import allowed_rows, left_out, look_up, rank_by
 from semisup.removal import REASONS, Recorded, removed_images
 from semisup.reviews import check_evaluation_images
 from semisup.samples import digest_index, read_samples
-from semisup.scores import ScoreTable, digest_scores, merge
+from semisup.scores import ScoreTable, digest_scores
 from semisup.selection import (
     Cut,
     Ranked,
