@@ -88,7 +88,7 @@ class Neighbors:
         """
         vectors = torch.from_numpy(queries).to(self.device)
         for start in range(0, len(vectors), self.queries):
-            block = vectors[start : start + self.queries].double()
+            block = vectors[start : start + self.queries].float()
             wanted = self._wanted(cut)
             if wanted < CHOSEN_AGAIN * self.chosen_for:
                 self._choose_width(block[:SAMPLE], wanted)
@@ -109,8 +109,9 @@ class Neighbors:
     def _within(
         self, block: torch.Tensor, cut: Callable[[], float] | None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        squares = _squares(block)
-        own = self._shorten(block.float() @ self.axes[:, : self.width - OTHERS], squares)
+        exact = block.double()
+        squares = _squares(exact)
+        own = self._shorten(block @ self.axes[:, : self.width - OTHERS], squares)
         nearest = torch.full((len(block),), self.distance, device=self.device)
         for first in range(0, len(self.short), TILE):
             bounds = _groups(own @ self.short[first : first + TILE].T)
@@ -120,12 +121,12 @@ class Neighbors:
                 # One distance for each query says how far its nearest is at most.
                 limit = nearest.clamp(min=wanted)
                 query, match = _least(bounds, least, self._threshold(squares, limit))
-                apart = self._distance(block, squares, query, first + match)
+                apart = self._distance(exact, squares, query, first + match)
                 nearest[query] = torch.minimum(nearest[query], apart)
             limit = nearest.clamp(min=wanted)
             query, match = _below(bounds, least, self._threshold(squares, limit))
             match = first + match
-            apart = self._distance(block, squares, query, match)
+            apart = self._distance(exact, squares, query, match)
             close = (apart <= limit.index_select(0, query)).nonzero()[:, 0]
             if len(close):
                 yield query[close], match[close], apart[close]
@@ -140,14 +141,14 @@ class Neighbors:
         The weights are measured times, on some of both sets; whatever is chosen, the pairs are the same.
         """
         costs, self.chosen_for = {}, wanted
-        squares = _squares(sample)
+        squares = _squares(sample.double())
         limit = torch.full((len(sample),), wanted, device=self.device)
         if wanted < self.distance:
-            inner = sample.float() @ self.index.float().T
+            inner = sample @ self.index.float().T
             nearest = (squares.float() + (self.squares.float() - 2 * inner).amin(1)).clamp(min=0)
             limit = nearest.sqrt().clamp(max=self.distance).clamp(min=wanted)
         every = math.ceil(len(self.index) / SOME)
-        some, turned = (each.float() @ self.axes for each in (self.index[::every], sample))
+        some, turned = self.index[::every].float() @ self.axes, sample @ self.axes
         whole = len(self.axes) + OTHERS
         for width in [each for each in WIDTHS if each < whole] + [whole]:
             self._use_width(width, some, self.squares[::every])
