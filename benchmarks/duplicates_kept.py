@@ -76,15 +76,14 @@ def one(folder: Path, way: str, distance: float, max_pairs: int) -> dict:
 def ours(evaluation, distance):
     from semisup.features import Features
     from semisup.neighbors import Neighbors
-    from semisup.search import search
-    from semisup.steps.find_duplicates import SAMPLE
+    from semisup.search import sample_size, search
 
     neighbors = Neighbors(evaluation, distance)
 
     def find(unlabeled, max_pairs):
         blocks = in_blocks(unlabeled)
-        step = len(unlabeled) // SAMPLE
-        sample = [Features(np.arange(SAMPLE), unlabeled[: step * SAMPLE : step])]
+        some = unlabeled[:: len(unlabeled) // sample_size(len(unlabeled), max_pairs)]
+        sample = [Features(np.arange(len(some)), some)]
 
         def read():
             return (Features(np.arange(first, first + len(own)), own) for first, own in blocks)

@@ -13,7 +13,7 @@ from semisup import devices
 
 warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
 
-QUERIES, TILE = 512, 12_288
+QUERIES, TILE = 1024, 12_288
 """Images of U and evaluation images compared at a time on a CPU: their bounds stay in its cache."""
 
 GROUP = 64
@@ -22,7 +22,7 @@ GROUP = 64
 WIDTHS = (32, 64, 128, 256)
 """Columns of shortened features, of which five are no coordinates: a product likes whole blocks."""
 
-SAMPLE, CHOSEN_AGAIN = 128, 0.6
+SAMPLE, CHOSEN_AGAIN = 64, 0.6
 """Images of U by which the width is chosen; again when pairs up to this part of the distance count."""
 
 OTHERS = 5

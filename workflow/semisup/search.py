@@ -13,6 +13,9 @@ from semisup.pairs import Closest, Nearest
 MARGIN = 1.5
 """How many times as many pairs as are kept should be within the cut that a sample suggests."""
 
+SAMPLED_PAIRS, MOST_SAMPLED = 100, 1024
+"""Pairs of the sample that should be, and images it has at most."""
+
 
 class Found(NamedTuple):
     """Rows of the evaluation images that are nearest to images of U, and pairs of identity and row."""
@@ -22,6 +25,11 @@ class Found(NamedTuple):
     distance: np.ndarray
     closest: Closest
     num_images: int
+
+
+def sample_size(num_images: int, max_pairs: int) -> int:
+    """Images of a part of so many to look at first."""
+    return min(SAMPLED_PAIRS * num_images // max(int(MARGIN * max_pairs), 1) + 1, MOST_SAMPLED)
 
 
 def search(

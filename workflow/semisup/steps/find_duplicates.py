@@ -12,11 +12,8 @@ from semisup.features import Features, check_dimensions, read_features, read_sam
 from semisup.neighbors import Neighbors
 from semisup.pairs import Closest, Evaluation, read_evaluation
 from semisup.samples import parts_of, read_samples
-from semisup.search import Found, search
+from semisup.search import Found, sample_size, search
 from semisup.steps import run
-
-SAMPLE = 128
-"""Images by which the search learns about how far apart the closest pairs are."""
 
 log = logging.getLogger("semisup")
 
@@ -40,22 +37,17 @@ def main(
     sets = settings.evaluation
     evaluation = read_evaluation(_parts(sets, evaluation_features))
     neighbors = Neighbors(evaluation.images.vectors, settings.record_distance)
-    sample = read_sample(features, SAMPLE)
+    num_images, max_pairs = tables.count_rows(features), settings.max_pairs
+    sample = read_sample(features, sample_size(num_images, max_pairs))
     check_dimensions(evaluation.images, *sample, path=features)
-    found = search(
-        lambda: _read(features, evaluation),
-        sample,
-        tables.count_rows(features),
-        neighbors,
-        settings.max_pairs,
-    )
+    found = search(lambda: _read(features, evaluation), sample, num_images, neighbors, max_pairs)
     _write_nearest(nearest, found, evaluation)
     manifests = _parts(sets, evaluation_manifests)
     _write_pairs(pairs, found.closest, manifest, manifests, evaluation)
     log.info(
         "%d images, %d of them close to one of %d evaluation images; the %d closest pairs kept",
         found.num_images, len(found.match), len(evaluation.dataset),
-        min(found.closest.count, settings.max_pairs),
+        min(found.closest.count, max_pairs),
     )  # fmt: skip
 
 
