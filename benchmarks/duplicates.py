@@ -54,7 +54,8 @@ def make_features(folder: Path, num_unlabeled: int) -> None:
     from semisup import schemas, tables
     from semisup.features import pack
 
-    if (folder / "unlabeled.parquet").exists():
+    stored = folder / "unlabeled.parquet"
+    if stored.exists() and tables.count_rows(stored) == num_unlabeled:
         return
     folder.mkdir(parents=True, exist_ok=True)
     scale = np.exp(-np.arange(DIMENSIONS) / 60)

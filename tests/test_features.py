@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from semisup import schemas, tables
-from semisup.features import pack, read_all, read_features
+from semisup.features import pack, read_all, read_features, read_sample
 from semisup.tables import DataError
 
 
@@ -27,6 +27,18 @@ def test_features_come_back_as_they_were_stored_block_by_block(tmp_path) -> None
     assert together.vectors.dtype == np.float16
     assert (together.vectors == vectors.astype(np.float16)).all()
     assert together.identity.tolist() == list(range(8))
+
+
+def test_a_sample_is_from_all_over_a_part_and_reads_little_of_it(tmp_path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
+    path = write(tmp_path / "part.parquet", list(vectors), row_group=10)
+    blocks = read_sample(path, 14)
+    assert [block.identity.tolist() for block in blocks] == [
+        [row, row + 5] for row in range(0, 200, 30)
+    ]
+    for block in blocks:
+        assert (block.vectors == vectors[block.identity].astype(np.float16)).all()
+    assert read_sample(write(tmp_path / "empty.parquet", []), 1) == []
 
 
 def test_a_part_without_images_has_no_block(tmp_path) -> None:

@@ -132,6 +132,45 @@ def test_no_width_loses_a_pair(width, dtype, monkeypatch) -> None:
     assert 10 < len(found) < 45
 
 
+def in_a_plane(count: int, seed: int, across: list[float]) -> np.ndarray:
+    """Features of 8 dimensions in 64, and a little across."""
+    made = np.zeros((count, 64), np.float16)
+    made[:, :8] = features(count, seed, 8)
+    made[:, 9] = np.resize(across, count)
+    return made
+
+
+@options(max_examples=60)
+@given(
+    st.one_of(
+        cases().map(lambda case: case[:2]),
+        st.integers(0, 99).map(
+            lambda seed: (
+                np.concatenate([in_a_plane(60, seed, [0]), in_a_plane(3, seed, [0.5, -0.5, 1])]),
+                in_a_plane(60, seed + 100, [0, 1e-4, 3e-4, 1e-3, -3e-4]),
+            )
+        ),
+    ),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+    st.sampled_from([6, 13, 37, 105]),
+)
+def test_every_bound_is_within_what_its_own_distance_allows(case, dtype, width) -> None:
+    """As if each pair were exactly as far apart as pairs may be."""
+    index, queries = case
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbors, "_is_bfloat16_fast", lambda device: dtype == torch.bfloat16)
+        search = Neighbors(index, 1.0)
+    search._use_width(width, search.index.float() @ search.axes, search.squares)
+    vectors = torch.from_numpy(queries).float()
+    squares = neighbors._squares(vectors.double())
+    bounds = search._shorten(vectors @ search.axes, squares) @ search.short.T
+    apart = torch.cdist(vectors.double(), search.index, compute_mode="donot_use_mm_for_euclid_dist")
+    for match in range(len(index)):
+        allowed = search._threshold(squares, apart[:, match].float())
+        assert (bounds[:, match].view(neighbors.BITS[dtype]) <= allowed).all()
+    assert torch.isinf(bounds[:, len(index) :].float()).all()
+
+
 def test_pairs_are_those_of_faiss() -> None:
     index, queries = features(3000, 1, 64), features(5000, 2, 64)
     queries[:500] = index[:500]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from semisup.features import Features
 from semisup.neighbors import Neighbors
-from semisup.search import search
+from semisup.search import sample_size, search
 from test_neighbors import brute_force, cases, features
 
 
@@ -74,3 +74,9 @@ def test_a_quantile_is_that_of_all_pairs(seed: int, share: float) -> None:
     expected = np.sort(np.sqrt(squares).ravel())[int(np.ceil(share * 600)) - 1]
     found = Neighbors(index, 1.0).quantile(vectors, share)
     assert found == pytest.approx(expected, abs=1e-3) if share <= 599 / 600 else found == np.inf
+
+
+def test_a_sample_holds_a_hundred_pairs_of_those_that_are_kept() -> None:
+    assert sample_size(1_000_000, 100_000) == 667
+    assert sample_size(10**9, 1000) == 1024
+    assert sample_size(0, 0) == 1
