@@ -9,7 +9,8 @@ from processes import Process
 from small import ROOT
 
 SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
-HOURS = 3600.0
+LONGEST = 3600.0
+"""Seconds that a run may take."""
 
 
 def snakemake(folder: Path, *arguments: str, check: bool = True) -> str:
@@ -18,7 +19,7 @@ def snakemake(folder: Path, *arguments: str, check: bool = True) -> str:
     own = ["--directory", str(folder), "--snakefile", str(ROOT / "Snakefile")]
     with tempfile.TemporaryDirectory() as said:
         process = Process(Path(said) / "said", _main, [*own, *cores, *arguments])
-        status, output = process.wait(HOURS), process.said()
+        status, output = process.wait(LONGEST), process.said()
     assert not check or status == 0, output[-5000:]
     return output
 
