@@ -176,9 +176,11 @@ def ours(evaluation, unlabeled, distance, folder):
 
 
 def ours_from_store(evaluation, unlabeled, distance, folder):
+    from semisup import memory
     from semisup.features import read_features
     from semisup.neighbors import Neighbors
 
+    memory.keep_freed()
     neighbors = Neighbors(evaluation, distance)
 
     def search(count):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as options
 from hypothesis import strategies as st
 
-from semisup import neighbors
+from semisup import bounds, neighbors
 from semisup.neighbors import Neighbors
 from semisup.pairs import Closest, Nearest
 
@@ -60,37 +60,46 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, float]:
     return index, queries, draw(st.sampled_from([0.0, 0.05, 0.3, 0.9, 1.4, 2.0]))
 
 
-@options(max_examples=60)
-@given(cases(), st.sampled_from([torch.float32, torch.bfloat16]), st.sampled_from([4, 2048]))
-def test_pairs_and_distances_are_those_of_brute_force(case, dtype, tile) -> None:
+def arrange(
+    patch: pytest.MonkeyPatch, dtype: torch.dtype, tile: int, widths: tuple[int, int] | None
+) -> None:
+    """Small blocks, and bounds of these widths where the features have so many; else the cheapest."""
+    patch.setattr(neighbors, "_is_bfloat16_fast", lambda device: dtype == torch.bfloat16)
+    patch.setattr(neighbors, "QUERIES", tile)
+    patch.setattr(neighbors, "TILE", tile)
+    patch.setattr(bounds, "GROUP", min(tile, 64))
+    patch.setattr(bounds, "BLOCK", 7)
+    patch.setattr(neighbors, "WIDTHS", (6, 7, 13, 37, 69))
+    if widths:
+        patch.setattr(Neighbors, "_cost", lambda self, chosen, left: chosen != widths)
+
+
+PRECISIONS = st.sampled_from([torch.float32, torch.bfloat16])
+CHOSEN = st.sampled_from([None, (6, 6), (6, 13), (7, 37), (13, 13), (13, 69), (37, 37)])
+
+
+@options(max_examples=100)
+@given(cases(), PRECISIONS, st.sampled_from([4, 2048]), CHOSEN)
+def test_pairs_and_distances_are_those_of_brute_force(case, dtype, tile, widths) -> None:
     index, queries, distance = case
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbors, "WIDTHS", (7, 13, 37))
-        patch.setattr(neighbors, "QUERIES", tile)
-        patch.setattr(neighbors, "TILE", tile)
-        patch.setattr(neighbors, "GROUP", min(tile, 64))
-        patch.setattr(neighbors, "_is_bfloat16_fast", lambda device: dtype == torch.bfloat16)
+        arrange(patch, dtype, tile, widths)
         assert search(index, queries, distance) == brute_force(index, queries, distance)
 
 
-@options(max_examples=60)
+@options(max_examples=100)
 @given(
-    cases(),
-    st.sampled_from([torch.float32, torch.bfloat16]),
-    st.sampled_from([4, 16, 2048]),
-    st.sampled_from([0, 1, 2, 7, 1000]),
+    cases(), PRECISIONS, st.sampled_from([4, 16, 2048]), CHOSEN, st.sampled_from([0, 1, 2, 7, 1000])
 )
-def test_what_is_kept_is_that_of_brute_force_whatever_is_left_out(case, dtype, tile, limit) -> None:
+def test_what_is_kept_is_that_of_brute_force_whatever_is_left_out(
+    case, dtype, tile, widths, limit
+) -> None:
     """The nearest, the first where there are ties, and the closest pairs, queries in blocks."""
     index, queries, distance = case
     pairs = brute_force(index, queries, distance)
     closest, nearest = Closest(limit), Nearest(len(queries))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbors, "WIDTHS", (7, 13, 37))
-        patch.setattr(neighbors, "QUERIES", tile)
-        patch.setattr(neighbors, "TILE", tile)
-        patch.setattr(neighbors, "GROUP", min(tile, 64))
-        patch.setattr(neighbors, "_is_bfloat16_fast", lambda device: dtype == torch.bfloat16)
+        arrange(patch, dtype, tile, widths)
         search = Neighbors(index, distance)
         for start in range(0, len(queries), 13):
             block = queries[start : start + 13]
@@ -117,58 +126,65 @@ def test_few_pairs_are_found_where_few_are_kept(monkeypatch) -> None:
     assert len(queries) <= num_found < num_close / 20
 
 
-@pytest.mark.parametrize("width", [6, 13, 69])
+@pytest.mark.parametrize("widths", [(6, 6), (13, 13), (69, 69), (6, 13), (13, 69), (6, 69)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_no_width_loses_a_pair(width, dtype, monkeypatch) -> None:
-    """The bound, at its tightest: pairs at all distances around the threshold."""
-    monkeypatch.setattr(neighbors, "_is_bfloat16_fast", lambda device: dtype == torch.bfloat16)
+def test_no_bound_loses_a_pair(widths, dtype, monkeypatch) -> None:
+    """At their tightest: pairs at all distances around the threshold."""
+    arrange(monkeypatch, dtype, 64, widths)
     index = features(50, 1, 64)
     away = np.linspace(0.25, 0.35, 50)[:, None] * features(50, 2, 64)
     queries = (index + away).astype(np.float16)
     index_of = Neighbors(index, 0.3)
-    index_of._use_width(width, index_of.index.float() @ index_of.axes, index_of.squares)
     found = [tuple(row) for p in index_of.within(queries) for row in zip(*p[:2], strict=True)]
+    assert index_of.coarse.short.shape == (64, widths[0])
+    assert (index_of.fine.short.shape[1] if index_of.fine else widths[0]) == widths[1]
     assert sorted(found) == [(i, j) for i, j, _ in brute_force(index, queries, 0.3)]
     assert 10 < len(found) < 45
 
 
-def in_a_plane(count: int, seed: int, across: list[float]) -> np.ndarray:
-    """Features of 8 dimensions in 64, and a little across."""
-    made = np.zeros((count, 64), np.float16)
-    made[:, :8] = features(count, seed, 8)
-    made[:, 9] = np.resize(across, count)
-    return made
+def test_few_exact_distances_are_computed_where_bounds_decide(monkeypatch) -> None:
+    """Of features that are mostly in few dimensions; the finer bound leaves fewer than the coarse."""
+    spectrum = np.exp(-np.arange(64) / 8)
+    index, queries = (features(700, seed, 64) * spectrum for seed in (1, 2))
+    index, queries = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (index, queries))
+    found = Neighbors._distance
+    counts: list[int] = []
+
+    def counted(self, block, squares, query, match):
+        counts.append(len(query))
+        return found(self, block, squares, query, match)
+
+    monkeypatch.setattr(Neighbors, "_distance", counted)
+    computed = {}
+    for widths in ((13, 13), (13, 37), (69, 69)):
+        arrange(monkeypatch, torch.float32, 1024, widths)
+        counts.clear()
+        search(index.astype(np.float16), queries.astype(np.float16), 0.7)
+        computed[widths] = sum(counts)
+    assert computed[69, 69] <= computed[13, 37] < computed[13, 13] / 4
+    assert computed[13, 37] < 1.2 * computed[69, 69]
 
 
-@options(max_examples=60)
-@given(
-    st.one_of(
-        cases().map(lambda case: case[:2]),
-        st.integers(0, 99).map(
-            lambda seed: (
-                np.concatenate([in_a_plane(60, seed, [0]), in_a_plane(3, seed, [0.5, -0.5, 1])]),
-                in_a_plane(60, seed + 100, [0, 1e-4, 3e-4, 1e-3, -3e-4]),
-            )
-        ),
-    ),
-    st.sampled_from([torch.float32, torch.bfloat16]),
-    st.sampled_from([6, 13, 37, 105]),
+@pytest.mark.parametrize(
+    ("distance", "left", "expected"),
+    [(0, 0, (6, None)), (1e9, 0, (6, 69)), (1e9, 1e9, (69, None))],
+    ids=[
+        "distances cost nothing",
+        "distances cost all",
+        "and so does whatever the coarse one leaves",
+    ],
 )
-def test_every_bound_is_within_what_its_own_distance_allows(case, dtype, width) -> None:
-    """As if each pair were exactly as far apart as pairs may be."""
-    index, queries = case
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbors, "_is_bfloat16_fast", lambda device: dtype == torch.bfloat16)
-        search = Neighbors(index, 1.0)
-    search._use_width(width, search.index.float() @ search.axes, search.squares)
-    vectors = torch.from_numpy(queries).float()
-    squares = neighbors._squares(vectors.double())
-    bounds = search._shorten(vectors @ search.axes, squares) @ search.short.T
-    apart = torch.cdist(vectors.double(), search.index, compute_mode="donot_use_mm_for_euclid_dist")
-    for match in range(len(index)):
-        allowed = search._threshold(squares, apart[:, match].float())
-        assert (bounds[:, match].view(neighbors.BITS[dtype]) <= allowed).all()
-    assert torch.isinf(bounds[:, len(index) :].float()).all()
+def test_the_widths_are_those_that_cost_least(distance, left, expected, monkeypatch) -> None:
+    arrange(monkeypatch, torch.float32, 1024, None)
+    monkeypatch.setattr(neighbors, "DISTANCE", distance)
+    monkeypatch.setattr(neighbors, "LEFT", left)
+    monkeypatch.setattr(neighbors, "FINER", 0)
+    spread = features(400, 1, 64) * np.exp(-np.arange(64) / 30)
+    spread = (spread / np.linalg.norm(spread, axis=1, keepdims=True)).astype(np.float16)
+    chosen = Neighbors(spread[:200], 0.9)
+    list(chosen.within(spread[200:]))
+    fine = chosen.fine.short.shape[1] if chosen.fine else None
+    assert (chosen.coarse.short.shape[1], fine) == expected
 
 
 def test_pairs_are_those_of_faiss() -> None:
