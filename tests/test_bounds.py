@@ -50,3 +50,13 @@ def test_every_bound_is_within_what_its_own_distance_allows(case, dtype, width, 
         allowed = bound.threshold(squares, apart[:, match].float())
         assert (found[:, match].view(bounds.BITS[dtype]) <= allowed).all()
     assert torch.isinf(found[:, len(vectors) :].float()).all()
+
+
+@pytest.mark.parametrize(("low", "expected"), [(0, [100]), (2, [50, 50]), (4, [25] * 4)])
+def test_rows_are_as_many_at_a_time_as_their_low_bounds_allow(low, expected, monkeypatch) -> None:
+    monkeypatch.setattr(bounds, "MOST", 100 * bounds.GROUP)
+    least = torch.full((100, 4), 9)
+    least[:, :low] = 1
+    slices = list(bounds.some_rows(least, torch.full((100,), 5)))
+    assert [each.stop - each.start for each in slices] == expected
+    assert [row for each in slices for row in range(100)[each]] == list(range(100))

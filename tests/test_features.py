@@ -60,6 +60,21 @@ def test_features_that_are_not_finite_are_refused_naming_the_row(tmp_path, value
         read_all([path])
 
 
+def test_the_row_that_is_not_finite_is_that_of_the_file(tmp_path) -> None:
+    vectors = [np.ones(3)] * 9 + [np.full(3, np.nan)]
+    path = write(tmp_path / "part.parquet", vectors, row_group=4)
+    with pytest.raises(DataError, match=r"part\.parquet: the feature in row 9 is not finite"):
+        list(read_features(path))
+
+
+def test_a_sample_keeps_no_more_than_itself(tmp_path) -> None:
+    path = write(tmp_path / "part.parquet", [np.ones(3)] * 1000, row_group=1000)
+    for block in read_sample(path, 10):
+        assert len(block.vectors) <= 10
+        assert block.vectors.base is None
+        assert block.identity.base is None
+
+
 def test_features_of_two_descriptors_are_refused(tmp_path) -> None:
     paths = [write(tmp_path / f"{n}.parquet", [np.ones(n)]) for n in (3, 4)]
     with pytest.raises(DataError, match=r"features of \[3, 4\] dimensions cannot be compared"):

@@ -51,6 +51,9 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, float]:
     if draw(st.booleans()):  # few pictures, each many times: most distances are ties
         index = index[rng.integers(min(len(index), 3), size=len(index))]
         queries = queries[rng.integers(min(len(queries), 3), size=len(queries))]
+    if draw(st.booleans()):  # as short as no feature is
+        index[::2] *= draw(st.sampled_from([0.1, 0.5, 0.9]))
+        queries[::2] *= draw(st.sampled_from([0.1, 0.5, 0.9]))
     if draw(st.booleans()):
         queries[rng.integers(len(queries))] = 0
         index[rng.integers(len(index))] = 0
@@ -69,6 +72,8 @@ def arrange(
     patch.setattr(neighbors, "TILE", tile)
     patch.setattr(bounds, "GROUP", min(tile, 64))
     patch.setattr(bounds, "BLOCK", 7)
+    patch.setattr(bounds, "MOST", 40)
+    patch.setattr(neighbors, "COMPARED", 11)
     patch.setattr(neighbors, "WIDTHS", (6, 7, 13, 37, 69))
     if widths:
         patch.setattr(Neighbors, "_cost", lambda self, chosen, left: chosen != widths)

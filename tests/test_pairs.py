@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semisup import schemas, tables
-from semisup.pairs import ORDER, Closest, Nearest, merge_pairs
+from semisup.features import pack
+from semisup.pairs import ORDER, Closest, Nearest, merge_pairs, read_evaluation
+from semisup.tables import DataError
 
 rows = st.lists(
     st.tuples(st.integers(0, 4), st.integers(0, 5), st.sampled_from([0.0, 0.25, 0.5, 1.0])),
@@ -105,3 +107,15 @@ def test_one_long_key_costs_its_own_length_not_that_of_every_row(tmp_path) -> No
         tracemalloc.stop()
     assert sum(len(key) for key in merged["key"].to_pylist()) > 2_000_000
     assert peak < 20_000_000  # a column of texts of fixed width would take 480 MB
+
+
+def test_evaluation_sets_of_two_descriptors_are_refused(tmp_path) -> None:
+    sets = {}
+    for dimensions in (8, 16):
+        path = tmp_path / f"{dimensions}.parquet"
+        features = pack(np.ones((2, dimensions)))
+        columns = {"shard_id": [0, 0], "sample_index": [0, 1], "feature": features}
+        tables.write_table(path, columns, schemas.FEATURES)
+        sets[f"of_{dimensions}"] = [path]
+    with pytest.raises(DataError, match=r"16\.parquet: features of \[8, 16\] dimensions cannot be"):
+        read_evaluation(sets)

@@ -1,6 +1,7 @@
 """Bounds of how close two features can be, which cost less than their distance."""
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,9 @@ GROUP = 64
 
 OTHERS = 5
 """Columns of shortened features that are no coordinates."""
+
+MOST = 1 << 21
+"""Bounds in groups looked at one by one at a time, as a rule."""
 
 BLOCK = 1024
 """Images of the index shortened at a time: what this takes stays in the cache."""
@@ -116,6 +120,13 @@ def least_of_each(
     row = (most <= threshold).nonzero()[:, 0]
     group = group[row]
     return row, group * GROUP + bounds[row, group].argmin(1)
+
+
+def some_rows(least: torch.Tensor, threshold: torch.Tensor) -> Iterator[slice]:
+    """All rows, so many at a time that not too many groups have bounds up to their thresholds."""
+    num_bounds = int((least <= threshold[:, None]).sum()) * GROUP
+    step = max(len(least) * MOST // max(num_bounds, MOST), 1)
+    return (slice(first, first + step) for first in range(0, len(least), step))
 
 
 def all_below(

@@ -428,7 +428,7 @@ class Duplicates(Section):
         ge=1,
         le=100_000_000,
         description="Pairs recorded, the closest of all. The closest evaluation image of each image "
-        "within `record_distance` is always recorded.",
+        "within `record_distance` is always recorded. Each takes 100 bytes of a job's memory.",
     )
     within_unlabeled: WithinUnlabeled | None = Field(
         None, description="Look for near-duplicates within U too, approximately; off by default."

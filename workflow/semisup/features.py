@@ -39,10 +39,12 @@ def read_features(path: Path) -> Iterator[Features]:
     Raises DataError where they are not finite or not all of one length.
     """
     with tables.open_table(path, schemas.FEATURES) as file:
+        first = 0
         for group in range(file.num_row_groups):
             table = file.read_row_group(group)
             if len(table):
-                yield Features(tables.identity(table), unpack(table["feature"], path))
+                yield Features(tables.identity(table), unpack(table["feature"], path, first))
+            first += len(table)
 
 
 def read_sample(path: Path, count: int) -> list[Features]:
@@ -55,7 +57,8 @@ def read_sample(path: Path, count: int) -> list[Features]:
             if len(table):
                 every = math.ceil(len(table) * len(groups) / count)
                 identity, vectors = tables.identity(table), unpack(table["feature"], path)
-                taken.append(Features(identity[::every], vectors[::every]))
+                # Copies: a view keeps the row group.
+                taken.append(Features(identity[::every].copy(), vectors[::every].copy()))
     return taken
 
 
@@ -81,8 +84,8 @@ def check_dimensions(first: Features, *others: Features, path: Path) -> None:
         )
 
 
-def unpack(column: pa.ChunkedArray, path: Path) -> np.ndarray:
-    """The stored features as float16 (rows, dimensions); ``path`` is for the message."""
+def unpack(column: pa.ChunkedArray, path: Path, first: int = 0) -> np.ndarray:
+    """The stored features as float16 (rows, dimensions); ``path`` and ``first`` row for the message."""
     packed = column.combine_chunks()
     lengths = pc.binary_length(packed)
     size = lengths[0].as_py()
@@ -93,6 +96,6 @@ def unpack(column: pa.ChunkedArray, path: Path) -> np.ndarray:
     values = np.frombuffer(packed.buffers()[2], "<f2", len(packed) * size // 2, int(offsets[0]))
     vectors = values.reshape(len(packed), -1)
     if not np.isfinite(vectors).all():
-        bad = int(np.flatnonzero(~np.isfinite(vectors).all(1))[0])
+        bad = first + int(np.flatnonzero(~np.isfinite(vectors).all(1))[0])
         raise DataError(f"{path}: the feature in row {bad} is not finite. Delete it and run again.")
     return vectors

@@ -16,13 +16,17 @@ from semisup.bounds import (
     all_below,
     in_groups,
     least_of_each,
+    some_rows,
     squared_lengths,
 )
 
 warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
 
 QUERIES, TILE = 1024, 12_288
-"""Images of U and evaluation images compared at a time on a CPU: their bounds stay in its cache."""
+"""Images of U and evaluation images compared at a time on a CPU: 25 MB of bounds in bfloat16."""
+
+COMPARED = 2048
+"""Evaluation images at a time of which all squared distances to a sample are computed."""
 
 WIDTHS = (32, 48, 64, 96, 128, 192, 256)
 """Columns of bounds to choose from: a product likes whole blocks."""
@@ -93,12 +97,21 @@ class Neighbors:
     def quantile(self, queries: np.ndarray, share: float) -> float:
         """About the distance up to which this share of all pairs with some queries is; else infinite."""
         vectors = torch.from_numpy(queries).to(self.device).float()
-        inner = vectors @ self.index.float().T
-        squares = (vectors * vectors).sum(1)[:, None] + self.squares.float() - 2 * inner
-        count = math.ceil(share * squares.numel())
-        if not 0 < count < squares.numel():
+        count = math.ceil(share * len(vectors) * len(self.index))
+        if not 0 < count < len(vectors) * len(self.index):
             return math.inf
-        return math.sqrt(max(float(squares.flatten().kthvalue(count).values), 0.0))
+        least = torch.empty(0, device=self.device)
+        for squares in self._squared_distances(vectors):
+            least = torch.cat([least, squares.flatten()])
+            least = least.topk(min(count, len(least)), largest=False).values
+        return math.sqrt(max(float(least.max()), 0.0))
+
+    def _squared_distances(self, vectors: torch.Tensor) -> Iterator[torch.Tensor]:
+        """About those of all pairs, some images of the index at a time."""
+        lengths = squared_lengths(vectors)[:, None]
+        for first in range(0, len(self.index), COMPARED):
+            index = self.index[first : first + COMPARED].float()
+            yield lengths + squared_lengths(index) - 2 * vectors @ index.T
 
     def _within(
         self, block: torch.Tensor, cut: Callable[[], float] | None
@@ -119,17 +132,19 @@ class Neighbors:
                 apart = self._distance(exact, squares, query, first + match)
                 nearest[query] = torch.minimum(nearest[query], apart)
             limit = nearest.clamp(min=wanted)
-            query, match = all_below(bounds, least, self.coarse.threshold(squares, limit))
-            match = first + match
-            if self.fine is not None and longer is not None:
-                threshold = self.fine.threshold(squares, limit).index_select(0, query)
-                finer = _products(longer, self.fine.short, query, match).view(threshold.dtype)
-                rows = (finer <= threshold).nonzero()[:, 0]
-                query, match = query.index_select(0, rows), match.index_select(0, rows)
-            apart = self._distance(exact, squares, query, match)
-            close = (apart <= limit.index_select(0, query)).nonzero()[:, 0]
-            if len(close):
-                yield query[close], match[close], apart[close]
+            threshold = self.coarse.threshold(squares, limit)
+            for rows in some_rows(least, threshold):
+                query, match = all_below(bounds[rows], least[rows], threshold[rows])
+                query, match = rows.start + query, first + match
+                if self.fine is not None and longer is not None:
+                    most = self.fine.threshold(squares, limit).index_select(0, query)
+                    finer = _products(longer, self.fine.short, query, match).view(most.dtype)
+                    left = (finer <= most).nonzero()[:, 0]
+                    query, match = query.index_select(0, left), match.index_select(0, left)
+                apart = self._distance(exact, squares, query, match)
+                close = (apart <= limit.index_select(0, query)).nonzero()[:, 0]
+                if len(close):
+                    yield query[close], match[close], apart[close]
 
     def _wanted(self, cut: Callable[[], float] | None) -> float:
         """Pairs up to this distance count, whatever their query."""
@@ -144,9 +159,9 @@ class Neighbors:
         squares = squared_lengths(sample.double())
         limit = torch.full((len(sample),), wanted, device=self.device)
         if wanted < self.distance:
-            inner = sample @ self.index.float().T
-            nearest = (squares.float() + (self.squares.float() - 2 * inner).amin(1)).clamp(min=0)
-            limit = nearest.sqrt().clamp(max=self.distance).clamp(min=wanted)
+            least = [apart.amin(1) for apart in self._squared_distances(sample)]
+            nearest = torch.stack(least).amin(0).clamp(min=0).sqrt()
+            limit = nearest.clamp(max=self.distance).clamp(min=wanted)
         every = math.ceil(len(self.index) / SOME)
         some, lengths = self.index[::every], self.squares[::every]
         whole = len(self.axes) + OTHERS
@@ -195,7 +210,8 @@ def _products(
 
 
 def _is_bfloat16_fast(device: torch.device) -> bool:
-    if device.type == "cuda":  # sums in float32, as the bound assumes
+    if device.type == "cuda":  # float32 is float32, and sums are, as the bound assumes
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+        torch.backends.cuda.matmul.allow_tf32 = False
         return True
     return torch.cpu._is_avx512_bf16_supported()

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from semisup import schemas, tables
-from semisup.features import Features, read_all
+from semisup.features import Features, check_dimensions, read_all
 
 ORDER = [
     "distance", "shard_id", "sample_index",
@@ -39,6 +39,7 @@ def read_evaluation(parts: dict[str, list[Path]]) -> Evaluation:
     """The features of the evaluation sets, given the files of each."""
     names = sorted(parts)
     sets = [read_all(parts[name]) for name in names]
+    check_dimensions(*sets, path=parts[names[0]][0])
     counts = [len(images.identity) for images in sets]
     images = Features(*(np.concatenate(columns) for columns in zip(*sets, strict=True)))
     return Evaluation(names, np.repeat(np.arange(len(names)), counts), images)
@@ -72,7 +73,8 @@ class Closest:
     """The ``limit`` closest pairs of all that are added, in any order.
 
     The order is total: distance, then the columns after it, so what is kept does not depend on how
-    pairs come in blocks and parts. Memory: five quarters of the limit, and a block.
+    pairs come in blocks and parts. Memory: five quarters of the limit, and a block; while some are
+    left out four times as much, about 100 bytes for each pair of the limit.
     """
 
     def __init__(self, limit: int, cut: float = math.inf) -> None:

@@ -1,6 +1,6 @@
 """The search of near-duplicates in a part of U: the nearest of each image, and the closest pairs."""
 
-import math
+import logging
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -10,11 +10,15 @@ from semisup.features import Features
 from semisup.neighbors import Neighbors
 from semisup.pairs import Closest, Nearest
 
-MARGIN = 1.5
-"""How many times as many pairs as are kept should be within the cut that a sample suggests."""
+MARGINS = (2, 16)
+"""How many times as many pairs as are kept should be within the cut that a sample suggests: at
+first, and where that was too little, as pairs come in clusters.
+"""
 
-SAMPLED_PAIRS, MOST_SAMPLED = 100, 1024
-"""Pairs of the sample that should be, and images it has at most."""
+SAMPLED_PAIRS, MOST_SAMPLED, SHARE = 400, 1024, 64
+"""Pairs of the sample that should be, images it has at most, and one of how many it may be."""
+
+log = logging.getLogger("semisup")
 
 
 class Found(NamedTuple):
@@ -29,7 +33,8 @@ class Found(NamedTuple):
 
 def sample_size(num_images: int, max_pairs: int) -> int:
     """Images of a part of so many to look at first."""
-    return min(SAMPLED_PAIRS * num_images // max(int(MARGIN * max_pairs), 1) + 1, MOST_SAMPLED)
+    wanted = SAMPLED_PAIRS * num_images // max(MARGINS[0] * max_pairs, 1) + 1
+    return min(wanted, MOST_SAMPLED, num_images // SHARE + 1)
 
 
 def search(
@@ -42,16 +47,16 @@ def search(
     """``read`` begins anew at every call; ``sample``: some of the ``num_images`` images it reads.
 
     Which pairs are the closest of all is known at the end only. Where the sample says about how far
-    apart they are, few others are looked at. If it said too little, all is searched again without.
+    apart they are, few others are looked at. If it said too little, all is searched again.
     """
-    share = MARGIN * max_pairs / max(num_images * len(neighbors.index), 1)
-    likely = math.inf
-    if sample:
+    for margin in MARGINS if sample else ():
+        share = margin * max_pairs / max(num_images * len(neighbors.index), 1)
         likely = neighbors.quantile(np.concatenate([block.vectors for block in sample]), share)
-    found = _search(read(), neighbors, Closest(max_pairs, likely))
-    if found.closest.count < max_pairs and likely < neighbors.distance:
-        found = _search(read(), neighbors, Closest(max_pairs))
-    return found
+        found = _search(read(), neighbors, Closest(max_pairs, likely))
+        if found.closest.count >= max_pairs or likely >= neighbors.distance:
+            return found
+        log.info("only %d pairs up to %.4f: searching again", found.closest.count, likely)
+    return _search(read(), neighbors, Closest(max_pairs))
 
 
 def _search(blocks: Iterator[Features], neighbors: Neighbors, closest: Closest) -> Found:

@@ -36,10 +36,10 @@ def main(
     memory.keep_freed()
     sets = settings.evaluation
     evaluation = read_evaluation(_parts(sets, evaluation_features))
-    neighbors = Neighbors(evaluation.images.vectors, settings.record_distance)
     num_images, max_pairs = tables.count_rows(features), settings.max_pairs
     sample = read_sample(features, sample_size(num_images, max_pairs))
     check_dimensions(evaluation.images, *sample, path=features)
+    neighbors = Neighbors(evaluation.images.vectors, settings.record_distance)
     found = search(lambda: _read(features, evaluation), sample, num_images, neighbors, max_pairs)
     _write_nearest(nearest, found, evaluation)
     manifests = _parts(sets, evaluation_manifests)
